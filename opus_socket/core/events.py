@@ -1,0 +1,106 @@
+"""What an application can be told: the events of an overlay socket.
+
+Its one rule: an event is a frozen value that says what happened, never what to do.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress
+
+
+@frozen
+class Stable:
+    """The node found its place: its table holds every neighbor that its neighbors report."""
+
+    address: LogicalAddress
+
+
+@frozen
+class Unstable:
+    """The node is looking for neighbors again."""
+
+    address: LogicalAddress
+
+
+@frozen
+class NeighborAdded:
+    """A member became a neighbor."""
+
+    contact: Contact
+
+
+@frozen
+class NeighborRemoved:
+    """A member is a neighbor no more: it left, failed, or others came between."""
+
+    contact: Contact
+
+
+@frozen
+class AddressChanged:
+    """The node has another logical address now."""
+
+    old: LogicalAddress
+    new: LogicalAddress
+
+
+@frozen
+class MessageLost:
+    """A message that this socket sent was dropped on its way.
+
+    Attributes:
+        id: its identity: incarnation and sequence.
+        destination: whom it was for; None when it was for all.
+        reason: one short identifier, such as `unroutable` or `hop_limit`.
+        at: the member that dropped it.
+    """
+
+    id: tuple[int, int]
+    destination: LogicalAddress | None
+    reason: str
+    at: LogicalAddress
+
+
+@frozen
+class MessagesDropped:
+    """Messages were dropped here because a queue was full or a receiver stalled.
+
+    Attributes:
+        count: how many since the last such event.
+        reason: `overflow`, `stalled`, or `evicted`.
+        neighbor: for whom they were; None for the application's own receive buffer.
+    """
+
+    count: int
+    reason: str
+    neighbor: LogicalAddress | None
+
+
+@frozen
+class ContactFailed:
+    """An endpoint could not be reached: a rendezvous server, a buddy, or a neighbor's adapter."""
+
+    endpoint: Endpoint
+    reason: str
+
+
+@frozen
+class EventsLost:
+    """A subscription was read too slowly: this many events were not kept for it."""
+
+    count: int
+
+
+Event = (
+    Stable
+    | Unstable
+    | NeighborAdded
+    | NeighborRemoved
+    | AddressChanged
+    | MessageLost
+    | MessagesDropped
+    | ContactFailed
+    | EventsLost
+)

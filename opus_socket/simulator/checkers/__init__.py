@@ -1,0 +1,5 @@
+"""Checkers: what *legitimate* means for each topology, stated a second time.
+
+Their one rule: a checker sees the whole overlay, decides by another algorithm than the
+protocol under test, and shares no code with it, so that one mistake cannot hide in both.
+"""
