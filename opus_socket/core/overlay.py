@@ -1,0 +1,360 @@
+"""`OverlayCore`: one membership in one overlay, whole, behind one set of inputs.
+
+Its one rule: it holds a node, a contact finder, a meter, a forwarding engine and services, passes
+each input to the one that it is for, and turns what they ask for into the four effects that a
+driver knows: `Transmit`, `TransmitGroup`, `Emit` and `Abort`. A core lives from `join` to the end
+of its `leave`; a member that joins again gets a new one.
+
+A driver is this loop, and both the Trio host and the simulator are:
+
+    core = OverlayCore(settings, contact, rng)
+    perform(core.join(now))
+    while True:
+        wait for a packet, an application's call, or core.next_deadline
+        perform(core.receive(kind, body, sender, now))       # protocol, rendezvous, measurement
+        forward(core.switch(buffer, arrived_from, now))      # overlay messages of one read
+        forward(core.originate(payloads, mode, key, now))    # the application's messages
+        perform(core.wake(now))
+
+`forward` writes a Dispatch's outputs to neighbors and hands what it delivers to the application.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from random import Random
+from typing import Any
+
+from attrs import define, field, frozen
+
+from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress, OverlayID
+from opus_socket.core.contacts import ContactFinder, FinderSettings, Found, Heard
+from opus_socket.core.effects import (
+    Abort,
+    Announce,
+    DriverEffect,
+    DriverEffects,
+    Emit,
+    FindContacts,
+    Kind,
+    Measure,
+    Send,
+    Transmit,
+    TransmitGroup,
+)
+from opus_socket.core.engine import Dispatch, EngineSettings, EngineStatistics, ForwardingEngine
+from opus_socket.core.events import (
+    AddressChanged,
+    NeighborAdded,
+    NeighborRemoved,
+    Stable,
+    Unstable,
+)
+from opus_socket.core.key_attributes import KeyAttributes
+from opus_socket.core.measurement import Measured, Meter
+from opus_socket.core.node import Mode, Node, NodeContext, ProtocolSpec
+from opus_socket.core.wire import Codec, ProtocolMessage
+from opus_socket.errors import RemoteProtocolError
+
+_MAX_REPEATED = 256
+
+
+@frozen
+class CoreSettings:
+    """What the members of one overlay share, and how this one behaves.
+
+    Attributes:
+        overlay_id: the overlay's name.
+        spec: the protocol.
+        node: the protocol's settings, of the class that `spec.settings` names.
+        attributes: the key attributes that all members must agree on.
+        finder: how members are found.
+        engine: how messages are forwarded.
+    """
+
+    overlay_id: OverlayID
+    spec: ProtocolSpec
+    node: Any
+    attributes: KeyAttributes
+    finder: FinderSettings
+    engine: EngineSettings
+    codec: Codec = field(init=False, repr=False)
+
+    @codec.default
+    def _make_codec(self) -> Codec:
+        return Codec(self.spec.messages)
+
+
+@frozen
+class CoreStatistics:
+    """Counters and gauges of one membership.
+
+    Attributes:
+        node: the protocol's own figures.
+        engine: what was originated, relayed, delivered and dropped.
+        sent: messages sent, by kind.
+        received: messages received, by kind.
+        refused: messages of remotes that were dropped, by what was wrong with them.
+    """
+
+    node: object
+    engine: EngineStatistics
+    sent: Mapping[str, int]
+    received: Mapping[str, int]
+    refused: Mapping[str, int]
+
+
+@define(eq=False)
+class OverlayCore:
+    """One membership in one overlay.
+
+    Args:
+        settings: see `CoreSettings`; cores of one overlay may share it.
+        contact: where this member is reached, without a logical address.
+        rng: its only source of chance.
+    """
+
+    settings: CoreSettings
+    contact: Contact
+    rng: Random
+    node: Node = field(init=False)
+    engine: ForwardingEngine = field(init=False)
+    stable: bool = field(default=False, init=False)
+    _finder: ContactFinder = field(init=False)
+    _meter: Meter = field(init=False)
+    _version: int = field(default=-1, init=False)
+    _neighbors: dict[LogicalAddress, Contact] = field(factory=dict, init=False)
+    _by_place: dict[tuple[Endpoint, int], LogicalAddress] = field(factory=dict, init=False)
+    _repeated: dict[bytes, ProtocolMessage] = field(factory=dict, init=False)
+    _sent: list[int] = field(factory=lambda: [0] * len(Kind), init=False)
+    _received: list[int] = field(factory=lambda: [0] * len(Kind), init=False)
+    _refused: Counter[str] = field(factory=Counter, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        settings = self.settings
+        context = NodeContext(self.contact, Random(self.rng.getrandbits(64)))
+        self.node = settings.spec.create(context, settings.node)
+        self._finder = ContactFinder(
+            settings.overlay_id,
+            settings.attributes,
+            settings.finder,
+            Random(self.rng.getrandbits(64)),
+        )
+        self._meter = Meter(Random(self.rng.getrandbits(64)))
+        self.engine = ForwardingEngine(self.node, settings.engine, self.contact.incarnation)
+        self.contact = self.node.contact
+
+    # Life
+
+    def join(self, now: float) -> DriverEffects:
+        """Begin to look for the overlay; `Emit(Stable)` says when the place is found."""
+        out: list[DriverEffect] = []
+        self._perform(self._finder.begin(self.node.contact, now), now, out)
+        self._perform(self.node.start(now), now, out)
+        self._notice_changes(now, out)
+        return out
+
+    def leave(self, now: float) -> DriverEffects:
+        """Say goodbye. The core is to be woken until `next_deadline` is inf."""
+        out: list[DriverEffect] = []
+        self._perform(self.node.leave(now), now, out)
+        self._perform(self._finder.leave(now), now, out)
+        self._notice_changes(now, out)
+        return out
+
+    # Inputs
+
+    def receive(self, kind: Kind, body: bytes, sender: Contact, now: float) -> DriverEffects:
+        """A message of another kind than overlay messages came.
+
+        Args:
+            kind: `PROTOCOL`, `RENDEZVOUS` or `MEASUREMENT`.
+            body: its bytes; whatever is wrong with them is counted, never raised.
+            sender: where they came from.
+            now: seconds.
+        """
+        out: list[DriverEffect] = []
+        self._received[kind] += 1
+        try:
+            if kind is Kind.PROTOCOL:
+                self._receive_protocol(body, sender, now, out)
+            elif kind is Kind.RENDEZVOUS:
+                self._perform(self._finder.receive(body, sender, now), now, out)
+            elif kind is Kind.MEASUREMENT:
+                self._perform(self._meter.receive(body, sender, now), now, out)
+        except RemoteProtocolError as error:
+            self._refused[error.kind] += 1
+        self._notice_changes(now, out)
+        return out
+
+    def wake(self, now: float) -> DriverEffects:
+        """The deadline has come."""
+        out: list[DriverEffect] = []
+        if self.node.next_deadline <= now:
+            self._perform(self.node.wake(now), now, out)
+        if self._finder.next_deadline <= now:
+            self._perform(self._finder.wake(now), now, out)
+        if self._meter.next_deadline <= now:
+            self._perform(self._meter.wake(now), now, out)
+        self._notice_changes(now, out)
+        return out
+
+    @property
+    def next_deadline(self) -> float:
+        """When `wake` is due; inf for never."""
+        return min(
+            self.node.next_deadline, self._finder.next_deadline, self._meter.next_deadline
+        )
+
+    def switch(
+        self, buffer: memoryview, arrived_from: LogicalAddress | None, now: float, *, mutable: bool
+    ) -> Dispatch:
+        """Overlay messages came: see `ForwardingEngine.switch`."""
+        dispatch = self.engine.switch(buffer, arrived_from, now, mutable=mutable)
+        if dispatch.broken is not None:
+            self._refused[dispatch.broken] += 1
+        return dispatch
+
+    def originate(
+        self,
+        payloads: Sequence[bytes],
+        mode: Mode,
+        key: LogicalAddress | None,
+        now: float,
+        *,
+        hop_limit: int | None = None,
+    ) -> Dispatch:
+        """The application sends: see `ForwardingEngine.originate`."""
+        return self.engine.originate(payloads, mode, key, now, hop_limit=hop_limit)
+
+    def link_failed(self, contact: Contact, now: float) -> DriverEffects:
+        """An adapter lost its connection to a contact."""
+        out: list[DriverEffect] = []
+        if contact.address in self._neighbors:
+            self._perform(self.node.link_failed(contact.address, now), now, out)
+            self._notice_changes(now, out)
+        return out
+
+    def set(self, name: str, value: object, now: float) -> DriverEffects:
+        """Turn a knob of the protocol: see `Node.set`."""
+        out: list[DriverEffect] = []
+        self._perform(self.node.set(name, value, now), now, out)
+        self._notice_changes(now, out)
+        return out
+
+    def measure(self, contact: Contact, now: float) -> DriverEffects:
+        """Measure the round-trip time to a contact, on somebody's request."""
+        out: list[DriverEffect] = []
+        self._perform([Measure(contact)], now, out)
+        return out
+
+    def refuse(self, kind: str) -> None:
+        """Count a packet that an adapter had to drop because its bytes break the protocol."""
+        self._refused[kind] += 1
+
+    # Queries
+
+    @property
+    def neighbors(self) -> Mapping[LogicalAddress, Contact]:
+        """The neighbors by logical address, sorted."""
+        return self._neighbors
+
+    def neighbor_at(self, sender: Contact) -> LogicalAddress | None:
+        """The neighbor that sends from there, if it is one."""
+        return self._by_place.get((sender.endpoints[0], sender.index))
+
+    def statistics(self) -> CoreStatistics:
+        """Figures so far."""
+        return CoreStatistics(
+            node=self.node.statistics(),
+            engine=self.engine.statistics(),
+            sent={kind.name.lower(): self._sent[kind] for kind in Kind if self._sent[kind]},
+            received={
+                kind.name.lower(): self._received[kind] for kind in Kind if self._received[kind]
+            },
+            refused=dict(self._refused),
+        )
+
+    # What machines ask for
+
+    def _receive_protocol(
+        self, body: bytes, sender: Contact, now: float, out: list[DriverEffect]
+    ) -> None:
+        message = self._repeated.get(body)
+        if message is None:
+            message = self.settings.codec.decode(body, self._refused)
+            if message.repeats:
+                if len(self._repeated) >= _MAX_REPEATED:
+                    self._repeated.clear()
+                self._repeated[body] = message
+        effects = self.node.receive(message, sender, now)
+        if effects:
+            self._perform(effects, now, out)
+
+    def _perform(
+        self, effects: Iterable[object], now: float, out: list[DriverEffect]
+    ) -> None:
+        """Carry out effects in order; those that they lead to come after them."""
+        waiting = deque(effects)
+        while waiting:
+            effect = waiting.popleft()
+            if type(effect) is Send:
+                body = self.settings.codec.encode(effect.message)
+                self._sent[Kind.PROTOCOL] += 1
+                out.append(Transmit(effect.to, Kind.PROTOCOL, body))
+                continue
+            match effect:
+                case Transmit(kind=kind) | TransmitGroup(kind=kind):
+                    self._sent[kind] += 1
+                    out.append(effect)
+                case Emit() | Abort():
+                    out.append(effect)
+                case FindContacts(role=role):
+                    waiting.extend(self._finder.find(role, now))
+                case Announce(message=message):
+                    body = self.settings.codec.encode(message)
+                    waiting.extend(self._finder.announce(body, now))
+                case Measure(to=to, quantity=quantity):
+                    waiting.extend(self._meter.measure(to, quantity, now))
+                case Found(contacts=contacts):
+                    waiting.extend(self.node.contacts(contacts, now))
+                case Heard(body=body, sender=sender):
+                    self._receive_protocol(body, sender, now, out)
+                case Measured(contact=contact, measurement=measurement):
+                    waiting.extend(self.node.measured(contact, measurement, now))
+                case _:
+                    raise TypeError(f"not an effect: {effect!r}")
+
+    def _notice_changes(self, now: float, out: list[DriverEffect]) -> None:
+        """Report what is different since the last look, and tell the contact finder."""
+        while self.node.version != self._version:
+            self._version = self.node.version
+            self._notice_change(self.node, now, out)
+
+    def _notice_change(self, node: Node, now: float, out: list[DriverEffect]) -> None:
+        if node.contact is not self.contact:
+            old, self.contact = self.contact.address, node.contact
+            if old is not None and old != node.address:
+                out.append(Emit(AddressChanged(old, node.address)))
+        before = self._neighbors
+        self._neighbors = {
+            contact.address: contact for contact in node.neighbors if contact.address is not None
+        }
+        for address, contact in self._neighbors.items():
+            if address not in before:
+                out.append(Emit(NeighborAdded(contact)))
+        for address, contact in before.items():
+            if address not in self._neighbors:
+                out.append(Emit(NeighborRemoved(contact)))
+        self._by_place = {
+            (endpoint, contact.index): address
+            for address, contact in self._neighbors.items()
+            for endpoint in contact.endpoints
+        }
+        if node.stable != self.stable:
+            self.stable = node.stable
+            out.append(Emit((Stable if node.stable else Unstable)(node.address)))
+        self._perform(
+            self._finder.update(node.contact, node.neighbors, node.stable, now), now, out
+        )
