@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from house.machine_rules import global_chance, outside_calls, set_iterations
-from house.sources import EVERYTHING, INSTALLED, MACHINES, PACKAGE_NAMES, PYPROJECT
+from house.sources import EVERYTHING, INSTALLED, MACHINES, PACKAGE_NAMES, PACKAGES, PYPROJECT
 
 MAXIMUM_FILE = 500
 MAXIMUM_FUNCTION = 70
@@ -80,14 +80,13 @@ def test_rules_of_machines_pass_the_innocent(
     assert list(rule(ast.parse(innocent))) == []
 
 
-def test_every_package_says_what_lives_there() -> None:
-    """The docstring of a package names each of its rooms, so that a newcomer finds the way."""
+def test_every_distributed_package_maps_its_rooms() -> None:
+    """The docstring of a top-level package names each of its rooms: a newcomer starts there."""
     assert [
-        f"{package.path} does not name {room}"
-        for package in INSTALLED
-        if package.path.endswith("/__init__.py")
-        for room in _rooms(package.path.removesuffix("/__init__.py"))
-        if room not in re.findall(r"\w+", ast.get_docstring(package.tree) or "")
+        f"{package}/__init__.py does not name {room}"
+        for package in PACKAGES
+        for room in _rooms(package)
+        if room not in re.findall(r"\w+", _docstring(f"{package}/__init__.py"))
     ] == []
 
 
@@ -97,6 +96,11 @@ def test_import_contracts_name_every_room() -> None:
     layered = set(re.findall(r"[\w.]+", " ".join(layers)))
     rooms = {f"opus_socket.{room}" for room in _rooms("opus_socket")}
     assert rooms | (PACKAGE_NAMES - {"opus_socket"}) <= layered
+
+
+def _docstring(path: str) -> str:
+    (tree,) = (source.tree for source in INSTALLED if source.path == path)
+    return ast.get_docstring(tree) or ""
 
 
 def _rooms(folder: str) -> list[str]:
