@@ -43,6 +43,7 @@ class LogicalAddress(tuple[int, ...]):
     __slots__ = ()
 
     def __new__(cls, words: Iterable[int]) -> Self:
+        """An address of these words, checked."""
         address = super().__new__(cls, words)
         if not 1 <= len(address) <= 4 or not all(
             type(word) is int and 0 <= word <= WORD_MAX for word in address
@@ -220,6 +221,7 @@ class OverlayID(str):
     """
 
     def __new__(cls, name: str) -> Self:
+        """The name, checked."""
         if not 1 <= len(name.encode()) <= MAX_OVERLAY_ID:
             raise LocalProtocolError(
                 f"not an overlay ID: {name!r}; 1 to {MAX_OVERLAY_ID} bytes of UTF-8 are allowed"

@@ -53,7 +53,8 @@ class Send:
 @define(eq=False)
 class Announce:
     """Make a protocol message known to whoever listens for members of this overlay: the
-    multicast group, and through the rendezvous server members that are new or leaders."""
+    multicast group, and through the rendezvous server members that are new or leaders.
+    """
 
     message: ProtocolMessage
 
