@@ -3,7 +3,7 @@
 Its one rule: a machine has no I/O, no clock and no chance of its own. It is given inputs with
 `now` (seconds of a monotonic clock) and returns effects; when its deadline comes it is woken.
 
-A driver runs a machine like this:
+A driver runs a machine like this::
 
     effects = machine.start(now)
     while True:
