@@ -15,7 +15,7 @@ import re
 from array import array
 from collections.abc import Callable, Sequence
 from hashlib import blake2s
-from math import dist, inf, isfinite, nan, sqrt
+from math import inf, isfinite, nan, sqrt
 from pathlib import Path
 from random import Random
 from typing import Protocol
@@ -144,7 +144,11 @@ class EuclideanNetwork:
         """Return the delay that the distance of a and b gives."""
         if a == b:
             return 0.0
-        share = dist(self.position(a), self.position(b)) / sqrt(2.0)
+        ax, ay = self.position(a)
+        bx, by = self.position(b)
+        dx, dy = ax - bx, ay - by
+        # Only operations that IEEE 754 rounds exactly: the same delay on every platform.
+        share = sqrt((dx * dx + dy * dy) / 2.0)
         return self.low + (self.high - self.low) * share
 
     def position(self, member: int) -> tuple[float, float]:
