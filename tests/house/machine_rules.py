@@ -23,7 +23,7 @@ UNORDERED_CALLS = frozenset({"all", "any", "frozenset", "len", "set", "sorted", 
 def outside_calls(tree: ast.Module) -> Iterator[ast.AST]:
     """Calls of builtins that reach files, the terminal or other code."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _name(node.func) in OUTSIDE_BUILTINS:
+        if isinstance(node, ast.Call) and _builtin(node) in OUTSIDE_BUILTINS:
             yield node
 
 
@@ -50,7 +50,7 @@ def set_iterations(tree: ast.Module) -> Iterator[ast.AST]:
     harmless = {
         argument
         for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and _name(call.func) in UNORDERED_CALLS
+        if isinstance(call, ast.Call) and _builtin(call) in UNORDERED_CALLS
         for argument in call.args
     }
     for node in ast.walk(tree):
@@ -71,7 +71,7 @@ def set_iterations(tree: ast.Module) -> Iterator[ast.AST]:
 def _ordered(node: ast.Call | ast.Starred) -> list[ast.expr]:
     if isinstance(node, ast.Starred):
         return [node.value]
-    return node.args if _name(node.func) in ORDERED_CALLS else []
+    return node.args if _builtin(node) in ORDERED_CALLS else []
 
 
 def _annotated_sets(tree: ast.Module) -> frozenset[str]:
@@ -100,14 +100,19 @@ def _is_set(node: ast.expr, known: frozenset[str]) -> bool:
     match node:
         case ast.Set() | ast.SetComp():
             return True
-        case ast.Call(func=function):
-            return _name(function) in {"set", "frozenset"}
+        case ast.Call():
+            return _builtin(node) in {"set", "frozenset"}
         case ast.Name() | ast.Attribute():
             return _name(node) in known
         case ast.BinOp(left=left, op=ast.BitOr() | ast.BitAnd() | ast.Sub(), right=right):
             return _is_set(left, known) or _is_set(right, known)
         case _:
             return False
+
+
+def _builtin(call: ast.Call) -> str | None:
+    """The plain name that is called; a method of that name is another thing."""
+    return call.func.id if isinstance(call.func, ast.Name) else None
 
 
 def _name(node: ast.expr) -> str | None:
