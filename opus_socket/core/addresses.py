@@ -111,6 +111,23 @@ class Endpoint(NamedTuple):
         packed = ipaddress.ip_address(self.host).packed
         return bytes((self.use, len(packed))) + packed + self.port.to_bytes(2)
 
+    @classmethod
+    def from_wire(cls, data: bytes) -> Endpoint:
+        """The endpoint in exactly these bytes.
+
+        Raises:
+            RemoteProtocolError: truncated, trailing or impossible bytes.
+        """
+        try:
+            use, length = Use(data[0]), data[1]
+            host = str(ipaddress.ip_address(data[2 : 2 + length]))
+            endpoint = cls(host, int.from_bytes(data[2 + length :]), use)
+            if endpoint.port == 0 or endpoint.wire != data:
+                raise RemoteProtocolError("bad_endpoint", "not in its one form, or port 0")
+        except (IndexError, ValueError, OverflowError) as error:
+            raise RemoteProtocolError("bad_endpoint", str(error)) from error
+        return endpoint
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -200,10 +217,8 @@ def contact_from_wire(data: bytes) -> Contact:
         offset += 13
         endpoints = []
         for _ in range(count):
-            use, length = data[offset], data[offset + 1]
-            end = offset + 4 + length
-            host = ipaddress.ip_address(data[offset + 2 : end - 2])
-            endpoints.append(Endpoint(str(host), int.from_bytes(data[end - 2 : end]), Use(use)))
+            end = offset + 4 + data[offset + 1]
+            endpoints.append(Endpoint.from_wire(data[offset:end]))
             offset = end
         contact = Contact(address, incarnation, index, tuple(endpoints))
     except (IndexError, ValueError, LocalProtocolError) as error:

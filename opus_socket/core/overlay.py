@@ -28,7 +28,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress, OverlayID
+from opus_socket.core.addresses import Contact, LogicalAddress, OverlayID
 from opus_socket.core.contacts import ContactFinder, FinderSettings, Found, Heard
 from opus_socket.core.effects import (
     Abort,
@@ -125,7 +125,7 @@ class OverlayCore:
     _meter: Meter = field(init=False)
     _version: int = field(default=-1, init=False)
     _neighbors: dict[LogicalAddress, Contact] = field(factory=dict, init=False)
-    _by_place: dict[tuple[Endpoint, int], LogicalAddress] = field(factory=dict, init=False)
+    _by_place: dict[tuple[str, int, int], LogicalAddress] = field(factory=dict, init=False)
     _repeated: dict[bytes, ProtocolMessage] = field(factory=dict, init=False)
     _sent: list[int] = field(factory=lambda: [0] * len(Kind), init=False)
     _received: list[int] = field(factory=lambda: [0] * len(Kind), init=False)
@@ -262,7 +262,8 @@ class OverlayCore:
 
     def neighbor_at(self, sender: Contact) -> LogicalAddress | None:
         """The neighbor that sends from there, if it is one."""
-        return self._by_place.get((sender.endpoints[0], sender.index))
+        host, port, _ = sender.endpoints[0]
+        return self._by_place.get((host, port, sender.index))
 
     def statistics(self) -> CoreStatistics:
         """Figures so far."""
@@ -348,7 +349,7 @@ class OverlayCore:
             if address not in self._neighbors:
                 out.append(Emit(NeighborRemoved(contact)))
         self._by_place = {
-            (endpoint, contact.index): address
+            (endpoint.host, endpoint.port, contact.index): address
             for address, contact in self._neighbors.items()
             for endpoint in contact.endpoints
         }

@@ -117,6 +117,11 @@ def decode_plain(data: bytes) -> object:
     return value
 
 
+def encode_plain(value: object) -> bytes:
+    """The one encoding of a value that `decode_plain` reads."""
+    return cbor2.dumps(value)
+
+
 @define(eq=False)
 class Codec:
     """Encodes and decodes the messages of one protocol.

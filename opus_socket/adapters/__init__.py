@@ -1,0 +1,14 @@
+"""Adapters: what carries messages between members. Trio lives from here on upward.
+
+A node adapter carries protocol messages (UDP, or TCP where UDP is shut), a socket adapter carries
+overlay messages (TCP, UDP, or a hand-over inside the process). Both are driven by the host's one
+loop: they never wait, they are called when their sockets are ready.
+
+- `base`: the two small interfaces between a host and its adapters.
+- `poller`: which sockets are ready, as one thing to wait for.
+- `flow`: bounded outputs, their gates and what happens when they are full.
+- `udp`: datagrams, the multicast group, and overlay messages over UDP.
+- `tcp`, `pool`: connections with their records, and the one connection of each pair of endpoints.
+- `local`: hand-over between members of one process.
+- `seal`: what protects bytes on their way.
+"""

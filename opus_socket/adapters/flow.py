@@ -1,0 +1,186 @@
+"""Bounded outputs: everything that a message can be handed to, and what happens when it is full.
+
+Its one rule: no queue grows without bound, and no one waits without bound. An output (a neighbor's
+link, an application's receive buffer) takes messages up to its limit in bytes. Above it, its
+policy acts:
+
+- *block*: the output says that it is closed. Whoever feeds it - a connection that is read, a
+  sender - waits until it has drained to half, so pressure travels back to the source. An output
+  that takes no byte for `stall_timeout` drops its newest messages instead, until it has drained to
+  half: trees of different roots share links, and without that bound they would wait in a circle.
+- *drop*: what does not fit is dropped at once.
+- *evict*: the same, and an output that takes no byte for `evict_timeout` is given up.
+
+What is dropped is counted and reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from attrs import define, field, frozen
+
+from opus_socket.core.addresses import LogicalAddress
+
+
+class Overflow(StrEnum):
+    """What a full output does."""
+
+    BLOCK = "block"
+    DROP = "drop"
+    EVICT = "evict"
+
+
+@frozen
+class FlowSettings:
+    """Limits of an output.
+
+    Attributes:
+        limit: bytes that it may hold before its policy acts.
+        overflow: the policy.
+        stall_timeout: seconds without progress after which a blocking output drops.
+        evict_timeout: seconds without progress after which an evicting output is given up.
+    """
+
+    limit: int
+    overflow: Overflow = Overflow.BLOCK
+    stall_timeout: float = 2.0
+    evict_timeout: float = 10.0
+
+
+@frozen
+class FlowStatistics:
+    """An output's figures.
+
+    Attributes:
+        neighbor: whose link it is; None for the receive buffer of the application.
+        queued: bytes that it holds.
+        taken: messages that it accepted.
+        dropped: messages that it refused or lost.
+    """
+
+    neighbor: LogicalAddress | None
+    queued: int
+    taken: int
+    dropped: int
+
+
+@define(eq=False)
+class Output:
+    """The accounting of one bounded output.
+
+    Attributes:
+        neighbor: whose it is; None for the application's receive buffer.
+        settings: its limits.
+        queued: bytes that it holds now.
+        closed: whether its feeders have to wait.
+    """
+
+    neighbor: LogicalAddress | None
+    settings: FlowSettings
+    queued: int = 0
+    closed: bool = False
+    taken: int = 0
+    dropped: int = 0
+    reported: int = 0
+    reason: str = "overflow"
+    _stalled: bool = False
+    _progress: float = 0.0
+    _waiting: list[Callable[[], None]] = field(factory=list)
+
+    def admit(self, size: int, messages: int, now: float) -> bool:
+        """Whether so many bytes in so many messages may come in; they count from now on."""
+        full = self.queued >= self.settings.limit
+        if self._stalled or (full and self.settings.overflow is not Overflow.BLOCK):
+            self.lose(messages, "stalled" if self._stalled else "overflow")
+            return False
+        if self.queued == 0:
+            self._progress = now
+        self.queued += size
+        self.taken += messages
+        if self.queued >= self.settings.limit and self.settings.overflow is Overflow.BLOCK:
+            self.closed = True
+        return True
+
+    def release(self, size: int, now: float) -> None:
+        """So many bytes went out."""
+        self.queued -= size
+        self._progress = now
+        if self.queued * 2 <= self.settings.limit and (self.closed or self._stalled):
+            self._stalled = False
+            self._open()
+
+    def lose(self, messages: int, reason: str) -> None:
+        """Count messages that went no further."""
+        self.dropped += messages
+        self.reason = reason
+
+    def abandon(self, messages: int, reason: str) -> None:
+        """What it held is gone; nobody waits for it any more."""
+        self.queued = 0
+        self._stalled = False
+        if messages:
+            self.lose(messages, reason)
+        self._open()
+
+    def when_open(self, resume: Callable[[], None]) -> None:
+        """Call `resume` once, as soon as the output is not closed."""
+        self._waiting.append(resume)
+
+    def overdue(self, now: float) -> bool:
+        """Look for a stall. True when an evicting output is to be given up."""
+        if self.queued == 0:
+            return False
+        idle = now - self._progress
+        if self.closed and idle >= self.settings.stall_timeout:
+            self._stalled = True
+            self._open()
+        return (
+            self.settings.overflow is Overflow.EVICT
+            and self.queued >= self.settings.limit
+            and idle >= self.settings.evict_timeout
+        )
+
+    def unreported(self) -> int:
+        """Messages lost since this was last asked."""
+        count, self.reported = self.dropped - self.reported, self.dropped
+        return count
+
+    def statistics(self) -> FlowStatistics:
+        """Figures so far."""
+        return FlowStatistics(self.neighbor, self.queued, self.taken, self.dropped)
+
+    def _open(self) -> None:
+        self.closed = False
+        waiting, self._waiting = self._waiting, []
+        for resume in waiting:
+            resume()
+
+
+@define(eq=False)
+class Intake:
+    """Something that feeds outputs and must wait while one of them is closed.
+
+    Args:
+        resume: called when none of the outputs that it waits for is closed any more.
+    """
+
+    _resume: Callable[[], None]
+    _blockers: int = 0
+
+    @property
+    def blocked(self) -> bool:
+        """Whether it has to wait."""
+        return self._blockers > 0
+
+    def wait_for(self, outputs: list[Output]) -> None:
+        """Wait until each of these outputs is open."""
+        for output in outputs:
+            self._blockers += 1
+            output.when_open(self._one_opened)
+
+    def _one_opened(self) -> None:
+        self._blockers -= 1
+        if self._blockers == 0:
+            self._resume()

@@ -1,0 +1,66 @@
+"""Hand-over between members of one process: no socket, no system call, the same rules.
+
+Its one rule: a neighbor in the same process is fed like any other, through a bounded output and
+with the same back-pressure; only the wire is left out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from attrs import define, field
+
+from opus_socket.adapters.base import Route, Switchboard
+from opus_socket.adapters.flow import Intake, Output
+from opus_socket.core.addresses import Contact
+
+
+@define(eq=False)
+class LocalLink:
+    """Overlay messages from one member to a neighbor in the same host.
+
+    Args:
+        host: where both live.
+        route: between which virtual nodes.
+        sender: where the feeding member is.
+        output: its bounds.
+        runnable: called when there is something to hand over.
+    """
+
+    host: Switchboard
+    route: Route
+    sender: Contact
+    output: Output
+    runnable: Callable[[LocalLink], None]
+    _queue: deque[bytes] = field(factory=deque, init=False)
+    _intake: Intake = field(init=False)
+    _listed: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._intake = Intake(self._list)
+
+    def push(self, pieces: Sequence[bytes | memoryview], size: int, frames: int) -> None:
+        """Queue whole frames, or drop and count them."""
+        if self.output.admit(size, frames, self.host.now()):
+            self._queue.append(b"".join(pieces))
+            self._list()
+
+    def run(self) -> None:
+        """Hand over what is queued, as long as the receiving member can take it."""
+        self._listed = False
+        while self._queue and not self._intake.blocked:
+            data = self._queue.popleft()
+            blockers: list[Output] = []
+            self.host.frames(self.route, memoryview(data), self.sender, blockers)
+            self.output.release(len(data), self.host.now())
+            if blockers:
+                self._intake.wait_for(blockers)
+
+    def close(self) -> None:
+        """What is queued still arrives."""
+
+    def _list(self) -> None:
+        if not self._listed and self._queue and not self._intake.blocked:
+            self._listed = True
+            self.runnable(self)

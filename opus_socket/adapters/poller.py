@@ -1,0 +1,66 @@
+"""Which sockets are ready, as one thing to wait for.
+
+Its one rule: thousands of sockets cost one await. The selector's own descriptor (epoll, kqueue)
+becomes readable when any registered socket is ready, so one task waits on that and then works
+through all of them without waiting.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from collections.abc import Callable
+
+import trio
+from attrs import define, field
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+
+Ready = Callable[[int], None]
+"""Called with the mask of READ and WRITE that holds for a socket."""
+
+
+def _make_selector() -> selectors.EpollSelector | selectors.KqueueSelector:
+    selector = selectors.DefaultSelector()
+    if not hasattr(selector, "fileno"):
+        raise OSError(f"this system offers no epoll or kqueue (only {type(selector).__name__})")
+    return selector
+
+
+@define(eq=False)
+class Poller:
+    """A set of sockets, each with what to call when it is ready."""
+
+    _selector: selectors.EpollSelector | selectors.KqueueSelector = field(factory=_make_selector)
+
+    def add(self, sock: socket.socket, events: int, ready: Ready) -> None:
+        """Watch a socket for READ, WRITE or both."""
+        self._selector.register(sock, events, ready)
+
+    def change(self, sock: socket.socket, events: int, ready: Ready) -> None:
+        """Watch a socket for other events; 0 keeps it unwatched until the next change."""
+        watched = sock in self._selector.get_map()
+        if watched and events:
+            self._selector.modify(sock, events, ready)
+        elif watched:
+            self._selector.unregister(sock)
+        elif events:
+            self._selector.register(sock, events, ready)
+
+    def remove(self, sock: socket.socket) -> None:
+        """Forget a socket; before it is closed."""
+        if sock in self._selector.get_map():
+            self._selector.unregister(sock)
+
+    def poll(self) -> list[tuple[Ready, int]]:
+        """What is ready now."""
+        return [(key.data, mask) for key, mask in self._selector.select(0)]
+
+    async def wait(self) -> None:
+        """Wait until something is ready."""
+        await trio.lowlevel.wait_readable(self._selector.fileno())
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._selector.close()

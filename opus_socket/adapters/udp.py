@@ -1,0 +1,279 @@
+"""UDP: the node adapter of every day, the multicast group, and overlay messages in datagrams.
+
+Its one rule: a wake-up drains. A socket that is ready is read until it is empty or the budget is
+spent, without a single await; a send that would wait is dropped and counted, because everything
+that travels here is either repeated by its machine or promised best effort only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+
+from attrs import define, field, frozen
+
+from opus_socket.adapters.base import Route, Switchboard, choose_endpoint
+from opus_socket.adapters.flow import Output
+from opus_socket.adapters.poller import READ
+from opus_socket.adapters.seal import PlaintextSeal, Seal
+from opus_socket.core import datagram
+from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint, Use
+from opus_socket.core.effects import Kind
+from opus_socket.core.wire import MAX_BODY
+from opus_socket.errors import RemoteProtocolError
+
+DATAGRAMS_PER_WAKE = 256
+KERNEL_BUFFER = 4 << 20
+_MAX_KNOWN = 1 << 16
+_SO_RCVBUFFORCE = 33
+
+
+@frozen
+class UdpStatistics:
+    """Figures of one UDP socket.
+
+    Attributes:
+        sent, received: datagrams.
+        sent_bytes, received_bytes: their bytes, headers included.
+        unsent: datagrams that the system would not take.
+    """
+
+    sent: int
+    received: int
+    sent_bytes: int
+    received_bytes: int
+    unsent: int
+
+
+@define(eq=False)
+class UdpPort:
+    """One UDP socket, shared by any number of virtual nodes.
+
+    Args:
+        host: whom to hand packets to.
+        sock: bound and non-blocking; owned from now on.
+        group: whether it listens to the multicast group: what comes is for every member.
+    """
+
+    host: Switchboard
+    sock: socket.socket
+    group: bool = False
+    seal: Seal = field(factory=PlaintextSeal)
+    _v6: bool = field(init=False)
+    _sent: int = 0
+    _received: int = 0
+    _sent_bytes: int = 0
+    _received_bytes: int = 0
+    _unsent: int = 0
+    _senders: dict[tuple[object, int], Contact] = field(factory=dict, init=False)
+    _targets: dict[Contact, tuple[str, int] | None] = field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._v6 = self.sock.family == socket.AF_INET6
+        self.host.poller.add(self.sock, READ, self._drain)
+
+    def send(self, to: Contact, route: Route, kind: Kind, body: bytes) -> bool:
+        """Send one datagram; whether the contact can be reached from here at all."""
+        try:
+            target = self._targets[to]
+        except KeyError:
+            target = self._find_target(to)
+        if target is None:
+            return False
+        self.send_to(target, route, kind, body)
+        return True
+
+    def send_to(
+        self, target: tuple[str, int], route: Route, kind: Kind, body: bytes | memoryview
+    ) -> None:
+        """Send one datagram to an address."""
+        header = datagram.HEADER.pack(
+            datagram.VERSION, kind, self.seal.code, route.tag, route.to_index, route.from_index
+        )
+        try:
+            sent = self.sock.sendto(header + self.seal.protect(header, bytes(body)), target)
+        except OSError:
+            # Full buffers and unreachable networks alike: the datagram is lost, as on any wire.
+            self._unsent += 1
+        else:
+            self._sent += 1
+            self._sent_bytes += sent
+
+    def statistics(self) -> UdpStatistics:
+        """Figures so far."""
+        return UdpStatistics(
+            self._sent, self._received, self._sent_bytes, self._received_bytes, self._unsent
+        )
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.host.poller.remove(self.sock)
+        self.sock.close()
+
+    def _find_target(self, to: Contact) -> tuple[str, int] | None:
+        endpoint = choose_endpoint(to, Use.UDP, self._v6)
+        if len(self._targets) >= _MAX_KNOWN:
+            self._targets.clear()
+        self._targets[to] = target = None if endpoint is None else endpoint[:2]
+        return target
+
+    def _drain(self, _mask: int) -> None:
+        host = self.host
+        sock = self.sock
+        for _ in range(DATAGRAMS_PER_WAKE):
+            if sock.fileno() < 0:
+                return
+            try:
+                data, source = sock.recvfrom(datagram.HEADER_LENGTH + MAX_BODY + 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                # An earlier datagram found nobody at its port; the machines will notice.
+                continue
+            self._received += 1
+            self._received_bytes += len(data)
+            try:
+                self._hand_over(host, data, source)
+            except RemoteProtocolError as error:
+                host.refuse(error.kind)
+
+    def _hand_over(self, host: Switchboard, data: bytes, source: tuple[str, int]) -> None:
+        kind, seal, tag, to_index, from_index = datagram.unpack(data)
+        header, body = data[: datagram.HEADER_LENGTH], data[datagram.HEADER_LENGTH :]
+        body = self.seal.open(seal, header, body)
+        sender = self._senders.get((source, from_index))
+        if sender is None:
+            sender = self._remember_sender(source, from_index)
+        route = Route(tag, ANY_INDEX if self.group else to_index, from_index)
+        if kind == Kind.OVERLAY:
+            blockers: list[Output] = []
+            _, broken = host.frames(route, memoryview(bytearray(body)), sender, blockers)
+            host.flush()
+            if broken is not None:
+                host.refuse(broken, tag)
+        elif kind in (Kind.PROTOCOL, Kind.RENDEZVOUS, Kind.MEASUREMENT):
+            host.message(route, Kind(kind), body, sender)
+        else:
+            host.refuse("unknown_kind", tag)
+
+    def _remember_sender(self, source: tuple[str, int], from_index: int) -> Contact:
+        if source[1] == 0:
+            raise RemoteProtocolError("bad_source", "port 0")
+        endpoint = Endpoint(source[0], source[1], Use.UDP)
+        sender = Contact(None, 0, from_index, (endpoint,))
+        if len(self._senders) >= _MAX_KNOWN:
+            self._senders.clear()
+        self._senders[source, from_index] = sender
+        return sender
+
+
+@define(eq=False)
+class UdpLink:
+    """Overlay messages to one neighbor in datagrams, as many to one as it holds."""
+
+    port: UdpPort
+    contact: Contact
+    route: Route
+    output: Output
+    maximum: int
+
+    def push(self, pieces: Sequence[bytes | memoryview], size: int, frames: int) -> None:
+        """Send whole frames, packed into datagrams."""
+        data = memoryview(b"".join(pieces))
+        target = choose_endpoint(self.contact, Use.UDP, self.port.sock.family == socket.AF_INET6)
+        if target is None:
+            self.output.lose(frames, "unreachable")
+            return
+        self.output.taken += frames
+        start = end = 0
+        while end < len(data):
+            length = 8 + 8 * ((data[end] >> 2 & 3) + 1) + int.from_bytes(data[end + 4 : end + 6])
+            if end > start and end + length - start > self.maximum:
+                self.port.send_to(target[:2], self.route, Kind.OVERLAY, data[start:end])
+                start = end
+            end += length
+        self.port.send_to(target[:2], self.route, Kind.OVERLAY, data[start:end])
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound, non-blocking UDP socket with large kernel buffers.
+
+    Raises:
+        OSError: as the system says it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        enlarge(sock)
+        sock.bind((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def enlarge(sock: socket.socket) -> None:
+    """Ask for kernel buffers that hold a burst; take what the system gives."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
+    with suppress(OSError):  # only root may exceed the system's bound
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, KERNEL_BUFFER)
+
+
+def join_group(group: str, port: int, interface: str) -> socket.socket:
+    """A socket that hears a multicast group on an interface.
+
+    Args:
+        group: an IPv4 or IPv6 multicast address.
+        port: the group's port.
+        interface: a local address (IPv4) or an interface's name (IPv6); "" for the system's choice.
+
+    Raises:
+        OSError: as the system says it.
+    """
+    address = ipaddress.ip_address(group)
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "SO_REUSEPORT"):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind((group, port))
+        if family == socket.AF_INET:
+            local = socket.inet_aton(interface or "0.0.0.0")
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, address.packed + local)
+        else:
+            index = socket.if_nametoindex(interface) if interface else 0
+            sock.setsockopt(
+                socket.IPPROTO_IPV6,
+                socket.IPV6_JOIN_GROUP,
+                address.packed + struct.pack("@I", index),
+            )
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def send_to_group_from(sock: socket.socket, interface: str) -> None:
+    """Let a socket's multicast datagrams leave by an interface, and be heard on this machine."""
+    if sock.family == socket.AF_INET:
+        if interface:
+            local = socket.inet_aton(interface)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, local)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+    else:
+        if interface:
+            index = socket.if_nametoindex(interface)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 1)
