@@ -1,0 +1,36 @@
+"""The configuration of an overlay socket: `hypercast.toml` and its tables as frozen values.
+
+Its one rule: a configuration that exists is a valid one; whatever is not allowed is one
+`ConfigurationError` that names file, key, value and what is allowed.
+
+The rooms: `overlay` (`OverlayConfig`, and how it is loaded and changed), `tables` (every setting
+with its default, unit, meaning and bounds), `layers` (files, options and arguments over each
+other), `endpoints` (host and port as people write them).
+"""
+
+from __future__ import annotations
+
+from opus_socket.config.endpoints import parse_host_port
+from opus_socket.config.layers import Layer, file_layer
+from opus_socket.config.overlay import OverlayConfig
+from opus_socket.config.tables import (
+    LoggingConfig,
+    NodeAdapterConfig,
+    NodeConfig,
+    RendezvousConfig,
+    SocketAdapterConfig,
+    SocketConfig,
+)
+
+__all__ = [
+    "Layer",
+    "LoggingConfig",
+    "NodeAdapterConfig",
+    "NodeConfig",
+    "OverlayConfig",
+    "RendezvousConfig",
+    "SocketAdapterConfig",
+    "SocketConfig",
+    "file_layer",
+    "parse_host_port",
+]
