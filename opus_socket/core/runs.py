@@ -1,0 +1,194 @@
+"""Runs: frames that lie behind one another and take the same way.
+
+Its one rule: what a run has in common is decided once. Its frames have the usual shape (message
+id, then raw payload or service) and agree in everything but their length and their sequence
+number, which counts up by one. Any other frame is a run of its own.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+from attrs import define
+
+from opus_socket.core.extensions import MESSAGE_ID, Code
+from opus_socket.core.message import HEADER_SIZE, HOP_LIMIT_AT, OverlayMessage, Shape
+
+RAW_ID_HEAD = struct.pack(">BBH", Code.RAW, 0, MESSAGE_ID.size)
+"""The head of a message id that raw payload follows."""
+
+SERVICE_ID_HEAD = struct.pack(">BBH", Code.SERVICE, 0, MESSAGE_ID.size)
+"""The head of a message id that a service's extension follows."""
+
+SERVICE_SIZE = 4
+"""Bytes of the service's id in front of a service's own."""
+
+_PIECE = 1 << 16
+_HOP_LIMIT = struct.Struct(">H")
+
+
+@define(eq=False)
+class Run:
+    """Frames that take the same way.
+
+    Attributes:
+        mode, traffic_class, hop_limit: of each of them, as they arrived.
+        source, destination: addresses on the wire.
+        incarnation: the sender's.
+        first: the first sequence number.
+        starts: where each frame starts in the buffer.
+        stop: where the last one ends.
+        is_service: whether they are for services.
+        message: the parsed message of a frame without the usual shape.
+    """
+
+    mode: int
+    traffic_class: int
+    hop_limit: int
+    source: bytes
+    destination: bytes
+    incarnation: int
+    first: int
+    starts: Sequence[int]
+    stop: int
+    is_service: bool
+    message: OverlayMessage | None = None
+
+    def part(self, index: int, count: int) -> Run:
+        """The run of `count` of its frames from the one at `index`."""
+        end = index + count
+        return Run(
+            self.mode,
+            self.traffic_class,
+            self.hop_limit,
+            self.source,
+            self.destination,
+            self.incarnation,
+            self.first + index,
+            self.starts[index:end],
+            self.starts[end] if end < len(self.starts) else self.stop,
+            self.is_service,
+            self.message,
+        )
+
+    def put_hop_limit(self, target: bytearray | memoryview, base: int, value: int) -> None:
+        """Write a hop limit into each frame; `base` is where `target` starts in the buffer."""
+        put = _HOP_LIMIT.pack_into
+        base -= HOP_LIMIT_AT
+        for start in self.starts:
+            put(target, start - base, value)
+
+
+def scan_run(buffer: memoryview, offset: int, shape: Shape, maximum: int) -> Run | None:
+    """The longest run of usual frames at `offset`.
+
+    Args:
+        buffer: whole frames, and perhaps a part of one at the end.
+        offset: where a frame starts.
+        shape: of the overlay's addresses.
+        maximum: the longest frame, in bytes.
+
+    Returns:
+        None when the frame there has another shape, is too long or is not there as a whole.
+    """
+    end = len(buffer)
+    last = end - shape.size
+    if offset > last:
+        return None
+    fixed, unpack = shape.fixed, shape.frame.unpack_from
+    empty = shape.size - fixed
+    word, length, middle, first, head = unpack(buffer, offset)
+    stop = offset + fixed + length
+    if (
+        word & Shape.FIRST_WORD_MASK != shape.first_word
+        or head != length - empty
+        or stop > end
+        or fixed + length > maximum
+    ):
+        return None
+    hop_limit, source, destination, id_head, incarnation = shape.middle.unpack(middle)
+    is_service = id_head == SERVICE_ID_HEAD
+    shortest = empty + SERVICE_SIZE if is_service else empty
+    if length < shortest or not (is_service or id_head == RAW_ID_HEAD):
+        return None
+    starts = [offset]
+    expected = first + 1
+    while stop <= last:
+        # The head of the last extension is its length alone: nothing follows it, no flags.
+        next_word, size, next_middle, sequence, head = unpack(buffer, stop)
+        if (
+            sequence != expected
+            or next_middle != middle
+            or next_word != word
+            or head != size - empty
+        ):
+            break
+        if size != length:
+            if size < shortest or fixed + size > maximum:
+                break
+            length = size
+        following = stop + fixed + size
+        if following > end:
+            break
+        starts.append(stop)
+        stop = following
+        expected += 1
+    mode, traffic_class = shape.split_word(word)
+    return Run(
+        mode,
+        traffic_class,
+        hop_limit,
+        source,
+        destination,
+        incarnation,
+        first,
+        starts,
+        stop,
+        is_service,
+    )
+
+
+def run_of(message: OverlayMessage, identity: tuple[int, int], start: int) -> Run:
+    """The run of one parsed message, whose frame starts at `start` of the buffer."""
+    half = 4 * (message.las + 1)
+    return Run(
+        message.mode,
+        message.traffic_class,
+        message.hop_limit,
+        message.frame[HEADER_SIZE : HEADER_SIZE + half],
+        message.frame[HEADER_SIZE + half : HEADER_SIZE + 2 * half],
+        *identity,
+        (start,),
+        start + len(message.frame),
+        message.service is not None,
+        message,
+    )
+
+
+def make_frames(
+    shape: Shape, word: int, middle: bytes, first: int, prefix: bytes, payloads: Sequence[bytes]
+) -> list[bytes]:
+    """Frames of the usual shape, joined to pieces of about 64 KiB that hold whole frames.
+
+    Args:
+        shape: of the overlay's addresses.
+        word: the first word of each frame.
+        middle: what they have in common (`Shape.middle`).
+        first: the first sequence number.
+        prefix: what stands before each payload.
+        payloads: one a frame.
+    """
+    pack, size, empty = shape.frame.pack, shape.size, shape.size - shape.fixed
+    pieces: list[bytes] = []
+    parts: list[bytes] = []
+    total = 0
+    for sequence, payload in enumerate(payloads, first):
+        body = len(prefix) + len(payload)
+        if total + size + body > _PIECE and parts:
+            pieces.append(b"".join(parts))
+            parts, total = [], 0
+        parts += (pack(word, empty + body, middle, sequence, body), prefix, payload)
+        total += size + body
+    pieces.append(b"".join(parts))
+    return pieces
