@@ -5,10 +5,76 @@ driver holds machines. The rooms, from the bottom up:
 
 - `errors`: the whole error tree.
 - `core`: the machines' common ground: addresses, messages, wire, nodes, engine.
-- `config` and `registry`: hypercast.toml as typed values; protocols found by entry point.
+- `config`, `registry`, `logs`: hypercast.toml as typed values; protocols found by entry point;
+  logging.
 - `adapters` and `driver`: Trio; what carries packets, and the host that runs machines.
-- `overlay_socket`: what applications hold.
+- `member`, `opening`: what a host knows of each socket; how a configuration becomes sockets.
+- `overlay_socket`, `overlay_host`, `subscription`: what applications hold.
 - `rendezvous`: the server where members find each other.
 - `simulator`: the same machines on a virtual clock and a modelled network.
 - `cli`: the command `opus-socket`.
 """
+
+from __future__ import annotations
+
+from opus_socket.config import OverlayConfig
+from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress, OverlayID
+from opus_socket.core.events import (
+    AddressChanged,
+    ContactFailed,
+    Event,
+    EventsLost,
+    MessageLost,
+    MessagesDropped,
+    NeighborAdded,
+    NeighborRemoved,
+    Stable,
+    Unstable,
+)
+from opus_socket.core.message import OverlayMessage
+from opus_socket.core.node import Mode
+from opus_socket.errors import (
+    AddressInUseError,
+    ConfigurationError,
+    JoinError,
+    LocalProtocolError,
+    NotJoinedError,
+    OverlayError,
+    RemoteProtocolError,
+)
+from opus_socket.overlay_host import OverlayHost, open_host, open_overlay_socket
+from opus_socket.overlay_socket import OverlaySocket, SocketStatistics
+from opus_socket.subscription import EventSubscription
+
+__all__ = [
+    "AddressChanged",
+    "AddressInUseError",
+    "ConfigurationError",
+    "Contact",
+    "ContactFailed",
+    "Endpoint",
+    "Event",
+    "EventSubscription",
+    "EventsLost",
+    "JoinError",
+    "LocalProtocolError",
+    "LogicalAddress",
+    "MessageLost",
+    "MessagesDropped",
+    "Mode",
+    "NeighborAdded",
+    "NeighborRemoved",
+    "NotJoinedError",
+    "OverlayConfig",
+    "OverlayError",
+    "OverlayHost",
+    "OverlayID",
+    "OverlayMessage",
+    "OverlaySocket",
+    "RemoteProtocolError",
+    "SocketStatistics",
+    "Stable",
+    "Unstable",
+    "open_host",
+    "open_overlay_socket",
+]

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 from opus_socket.adapters.flow import Output
 from opus_socket.adapters.poller import Poller
 from opus_socket.core.addresses import Contact, Endpoint
+from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
 
 READ_SIZE = 1 << 16
@@ -79,9 +80,10 @@ class Link(Protocol):
 
     output: Output
 
-    def push(self, pieces: Sequence[bytes | memoryview], size: int, frames: int) -> None:
+    def push(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
         """Queue whole frames, or drop and count them. Views are copied or written before the
-        next read."""
+        next read.
+        """
 
     def close(self) -> None:
         """The neighbor is none any more."""
@@ -90,8 +92,6 @@ class Link(Protocol):
 def choose_endpoint(contact: Contact, use: int, family_v6: bool | None) -> Endpoint | None:
     """The contact's first endpoint for UDP or TCP in an address family (None: any)."""
     for endpoint in contact.endpoints:
-        if endpoint.use in (0, use) and (
-            family_v6 is None or (":" in endpoint.host) == family_v6
-        ):
+        if endpoint.use in (0, use) and (family_v6 is None or (":" in endpoint.host) == family_v6):
             return endpoint
     return None

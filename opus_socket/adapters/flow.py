@@ -58,12 +58,14 @@ class FlowStatistics:
         queued: bytes that it holds.
         taken: messages that it accepted.
         dropped: messages that it refused or lost.
+        discarded: messages that nobody wants, because the receive buffer is set to 0.
     """
 
     neighbor: LogicalAddress | None
     queued: int
     taken: int
     dropped: int
+    discarded: int
 
 
 @define(eq=False)
@@ -75,6 +77,7 @@ class Output:
         settings: its limits.
         queued: bytes that it holds now.
         closed: whether its feeders have to wait.
+        stalled: whether it drops what comes until it has drained to half.
     """
 
     neighbor: LogicalAddress | None
@@ -83,17 +86,18 @@ class Output:
     closed: bool = False
     taken: int = 0
     dropped: int = 0
+    discarded: int = 0
     reported: int = 0
     reason: str = "overflow"
-    _stalled: bool = False
+    stalled: bool = False
     _progress: float = 0.0
     _waiting: list[Callable[[], None]] = field(factory=list)
 
     def admit(self, size: int, messages: int, now: float) -> bool:
         """Whether so many bytes in so many messages may come in; they count from now on."""
         full = self.queued >= self.settings.limit
-        if self._stalled or (full and self.settings.overflow is not Overflow.BLOCK):
-            self.lose(messages, "stalled" if self._stalled else "overflow")
+        if self.stalled or (full and self.settings.overflow is not Overflow.BLOCK):
+            self.lose(messages, "stalled" if self.stalled else "overflow")
             return False
         if self.queued == 0:
             self._progress = now
@@ -107,8 +111,8 @@ class Output:
         """So many bytes went out."""
         self.queued -= size
         self._progress = now
-        if self.queued * 2 <= self.settings.limit and (self.closed or self._stalled):
-            self._stalled = False
+        if self.queued * 2 <= self.settings.limit and (self.closed or self.stalled):
+            self.stalled = False
             self._open()
 
     def lose(self, messages: int, reason: str) -> None:
@@ -119,9 +123,14 @@ class Output:
     def abandon(self, messages: int, reason: str) -> None:
         """What it held is gone; nobody waits for it any more."""
         self.queued = 0
-        self._stalled = False
+        self.stalled = False
         if messages:
             self.lose(messages, reason)
+        self._open()
+
+    def give_up(self) -> None:
+        """Nobody looks after it any more: whoever waits goes on, and what comes is dropped."""
+        self.stalled = True
         self._open()
 
     def when_open(self, resume: Callable[[], None]) -> None:
@@ -134,7 +143,7 @@ class Output:
             return False
         idle = now - self._progress
         if self.closed and idle >= self.settings.stall_timeout:
-            self._stalled = True
+            self.stalled = True
             self._open()
         return (
             self.settings.overflow is Overflow.EVICT
@@ -149,7 +158,7 @@ class Output:
 
     def statistics(self) -> FlowStatistics:
         """Figures so far."""
-        return FlowStatistics(self.neighbor, self.queued, self.taken, self.dropped)
+        return FlowStatistics(self.neighbor, self.queued, self.taken, self.dropped, self.discarded)
 
     def _open(self) -> None:
         self.closed = False

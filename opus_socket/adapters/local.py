@@ -14,6 +14,7 @@ from attrs import define, field
 from opus_socket.adapters.base import Route, Switchboard
 from opus_socket.adapters.flow import Intake, Output
 from opus_socket.core.addresses import Contact
+from opus_socket.core.dispatch import Piece
 
 
 @define(eq=False)
@@ -40,7 +41,7 @@ class LocalLink:
     def __attrs_post_init__(self) -> None:
         self._intake = Intake(self._list)
 
-    def push(self, pieces: Sequence[bytes | memoryview], size: int, frames: int) -> None:
+    def push(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
         """Queue whole frames, or drop and count them."""
         if self.output.admit(size, frames, self.host.now()):
             self._queue.append(b"".join(pieces))

@@ -21,18 +21,22 @@ Ready = Callable[[int], None]
 """Called with the mask of READ and WRITE that holds for a socket."""
 
 
-def _make_selector() -> selectors.EpollSelector | selectors.KqueueSelector:
-    selector = selectors.DefaultSelector()
-    if not hasattr(selector, "fileno"):
-        raise OSError(f"this system offers no epoll or kqueue (only {type(selector).__name__})")
-    return selector
-
-
 @define(eq=False)
 class Poller:
-    """A set of sockets, each with what to call when it is ready."""
+    """A set of sockets, each with what to call when it is ready.
 
-    _selector: selectors.EpollSelector | selectors.KqueueSelector = field(factory=_make_selector)
+    Raises:
+        OSError: this system offers neither epoll nor kqueue.
+    """
+
+    _selector: selectors.BaseSelector = field(factory=selectors.DefaultSelector)
+    _descriptor: int = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        descriptor = getattr(self._selector, "fileno", None)
+        if descriptor is None:
+            raise OSError(f"this system offers only {type(self._selector).__name__}")
+        self._descriptor = descriptor()
 
     def add(self, sock: socket.socket, events: int, ready: Ready) -> None:
         """Watch a socket for READ, WRITE or both."""
@@ -59,7 +63,7 @@ class Poller:
 
     async def wait(self) -> None:
         """Wait until something is ready."""
-        await trio.lowlevel.wait_readable(self._selector.fileno())
+        await trio.lowlevel.wait_readable(self._descriptor)
 
     def close(self) -> None:
         """Forget everything."""

@@ -19,6 +19,7 @@ from opus_socket.adapters.flow import Output
 from opus_socket.adapters.poller import READ
 from opus_socket.adapters.tcp import Connection
 from opus_socket.core.addresses import Contact, Endpoint, Use
+from opus_socket.core.dispatch import Piece
 
 ACCEPTS_PER_WAKE = 64
 MAX_CONNECTIONS = 4096
@@ -248,7 +249,7 @@ class TcpLink:
     output: Output
     _connection: Connection | None = None
 
-    def push(self, pieces: Sequence[bytes | memoryview], size: int, frames: int) -> None:
+    def push(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
         """Queue whole frames, or drop and count them."""
         connection = self._connection
         if connection is None or connection.retiring or not connection.open:

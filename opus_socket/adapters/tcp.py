@@ -24,6 +24,7 @@ from opus_socket.adapters.base import READ_SIZE, Route, Switchboard
 from opus_socket.adapters.flow import Intake, Output
 from opus_socket.adapters.poller import READ, WRITE
 from opus_socket.core.addresses import Contact, Endpoint
+from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
 from opus_socket.core.wire import MAX_BODY, decode_plain, encode_plain
 from opus_socket.errors import RemoteProtocolError
@@ -38,8 +39,6 @@ MAX_OVERLAYS = 1024
 KERNEL_BUFFER = 1 << 17
 NOTSENT_LOWAT = 1 << 15
 _TCP_NOTSENT_LOWAT = 25
-
-Piece = bytes | memoryview
 
 
 class ConnectionOwner(Protocol):
@@ -226,9 +225,7 @@ class Connection:
         if route.tag not in self._announced:
             self._announced.add(route.tag)
             digest = self.host.digest(route.tag) or b""
-            head += record(
-                Kind.OPEN, encode_plain([VERSION, self.local.wire, route.tag, digest])
-            )
+            head += record(Kind.OPEN, encode_plain([VERSION, self.local.wire, route.tag, digest]))
         if route != self._selected_out:
             self._selected_out = route
             body = b"".join(

@@ -21,6 +21,7 @@ from opus_socket.adapters.poller import READ
 from opus_socket.adapters.seal import PlaintextSeal, Seal
 from opus_socket.core import datagram
 from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint, Use
+from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
 from opus_socket.core.wire import MAX_BODY
 from opus_socket.errors import RemoteProtocolError
@@ -180,7 +181,7 @@ class UdpLink:
     output: Output
     maximum: int
 
-    def push(self, pieces: Sequence[bytes | memoryview], size: int, frames: int) -> None:
+    def push(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
         """Send whole frames, packed into datagrams."""
         data = memoryview(b"".join(pieces))
         target = choose_endpoint(self.contact, Use.UDP, self.port.sock.family == socket.AF_INET6)

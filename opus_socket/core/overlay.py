@@ -203,9 +203,7 @@ class OverlayCore:
     @property
     def next_deadline(self) -> float:
         """When `wake` is due; inf for never."""
-        return min(
-            self.node.next_deadline, self._finder.next_deadline, self._meter.next_deadline
-        )
+        return min(self.node.next_deadline, self._finder.next_deadline, self._meter.next_deadline)
 
     def switch(
         self, buffer: memoryview, arrived_from: LogicalAddress | None, now: float, *, mutable: bool
@@ -293,9 +291,7 @@ class OverlayCore:
         if effects:
             self._perform(effects, now, out)
 
-    def _perform(
-        self, effects: Iterable[object], now: float, out: list[DriverEffect]
-    ) -> None:
+    def _perform(self, effects: Iterable[object], now: float, out: list[DriverEffect]) -> None:
         """Carry out effects in order; those that they lead to come after them."""
         waiting = deque(effects)
         while waiting:
@@ -356,6 +352,4 @@ class OverlayCore:
         if node.stable != self.stable:
             self.stable = node.stable
             out.append(Emit((Stable if node.stable else Unstable)(node.address)))
-        self._perform(
-            self._finder.update(node.contact, node.neighbors, node.stable, now), now, out
-        )
+        self._perform(self._finder.update(node.contact, node.neighbors, node.stable, now), now, out)

@@ -1,0 +1,437 @@
+"""The Trio driver: a `Host`, the one loop that does I/O for any number of overlay sockets.
+
+Its one rule: one task, one wait, then work without waiting. Each turn hands every packet in hand
+to the machines, then wakes those whose deadline has come, then lets members of this process hand
+over to each other, then writes what is queued. Packets come before deadlines, so that a late
+driver does not look like a failure of others.
+
+    while True:
+        wait until a socket is ready or the next deadline      # the only await
+        for each ready socket: machine.receive(...) or switch(...), perform the effects
+        for each deadline that has come: machine.wake(...), perform the effects
+        hand over inside the process, flush connections
+
+The host knows members (`member.py`) by (overlay tag, index).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+
+import trio
+from attrs import define, field, frozen
+
+from opus_socket.adapters.base import READ_SIZE, Route
+from opus_socket.adapters.flow import Output
+from opus_socket.adapters.local import LocalLink
+from opus_socket.adapters.poller import Poller
+from opus_socket.adapters.pool import Place, TcpLink, TcpStatistics
+from opus_socket.adapters.udp import UdpLink, UdpPort, UdpStatistics
+from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint
+from opus_socket.core.effects import Abort, DriverEffects, Emit, Kind, Transmit, TransmitGroup
+from opus_socket.core.engine import Dispatch
+from opus_socket.core.events import ContactFailed, Event, MessagesDropped, NeighborRemoved
+from opus_socket.member import Link, Member, Port
+
+TURN_BUDGET = 0.002
+LATEST_WAKE = 0.5
+LOOK_AROUND = 0.25
+MAX_LOCAL_MESSAGES = 1 << 17
+MAX_MESSAGE_SPACE = 1 << 17
+
+
+@frozen
+class HostStatistics:
+    """Figures of a host.
+
+    Attributes:
+        members: overlay sockets that are members now.
+        turns: turns of the loop.
+        refused: bytes that could be given to no member, by what was wrong with them.
+        udp, tcp: its sockets.
+    """
+
+    members: int
+    turns: int
+    refused: Mapping[str, int]
+    udp: tuple[UdpStatistics, ...]
+    tcp: tuple[TcpStatistics, ...]
+
+
+@define(eq=False)
+class Host:
+    """The one I/O loop, connection pool and timer heap of a process.
+
+    An adapter sees it as its `Switchboard`.
+    """
+
+    poller: Poller = field(factory=Poller)
+    buffer: bytearray = field(factory=lambda: bytearray(READ_SIZE + MAX_MESSAGE_SPACE))
+    members: dict[tuple[int, int], Member] = field(factory=dict, init=False)
+    _by_tag: dict[int, dict[int, Member]] = field(factory=dict, init=False)
+    _ports: dict[Place, Port] = field(factory=dict, init=False)
+    _groups: list[UdpPort] = field(factory=list, init=False)
+    _next_index: Iterator[int] = field(factory=count, init=False)
+    _timers: list[tuple[float, int, Callable[[], None]]] = field(factory=list, init=False)
+    _order: Iterator[int] = field(factory=count, init=False)
+    _refused: Counter[str] = field(factory=Counter, init=False)
+    _local_links: deque[LocalLink] = field(factory=deque, init=False)
+    _local_messages: deque[tuple[Route, Kind, bytes, Contact]] = field(factory=deque, init=False)
+    _sleep: trio.CancelScope | None = field(default=None, init=False)
+    _turns: int = field(default=0, init=False)
+    _turn_ended: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
+    _flushed_in: int = field(default=-1, init=False)
+    _looking: bool = field(default=False, init=False)
+
+    # The loop
+
+    async def run(self) -> None:
+        """Drive everything until cancelled."""
+        while True:
+            with trio.CancelScope(deadline=self._next_wake()) as self._sleep:
+                if self._local_links or self._local_messages:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await self.poller.wait()
+            self._sleep = None
+            await self._turn()
+
+    async def _turn(self) -> None:
+        self._turns += 1
+        limit = self.now() + TURN_BUDGET
+        ready_sockets = self.poller.poll()
+        for ready, mask in ready_sockets:
+            ready(mask)
+            if self.now() > limit:
+                await trio.lowlevel.checkpoint()
+                limit = self.now() + TURN_BUDGET
+        now = self.now()
+        late = now - self._timers[0][0] if self._timers else 0.0
+        if late >= 0 and (not ready_sockets or late > LATEST_WAKE or not self.poller.poll()):
+            self._run_timers(now, limit)
+        self._hand_over(limit)
+        self.flush()
+        self._turn_ended.unpark_all()
+
+    async def wait_turn(self) -> None:
+        """Wait until the loop has taken a turn."""
+        await self._turn_ended.park()
+
+    def _run_timers(self, now: float, limit: float) -> None:
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            heapq.heappop(timers)[2]()
+            if self.now() > limit:
+                return
+
+    def _hand_over(self, limit: float) -> None:
+        while self._local_messages or self._local_links:
+            if self._local_messages:
+                self.message(*self._local_messages.popleft())
+            if self._local_links:
+                self._local_links.popleft().run()
+            if self.now() > limit:
+                return
+
+    def _next_wake(self) -> float:
+        return self._timers[0][0] if self._timers else float("inf")
+
+    def wake(self) -> None:
+        """Let the loop take a turn soon."""
+        if self._sleep is not None:
+            self._sleep.cancel()
+
+    # What adapters see
+
+    def now(self) -> float:
+        """Seconds, monotonic."""
+        return trio.current_time()
+
+    def call_at(self, when: float, call: Callable[[], None]) -> None:
+        """Call once, not before `when`."""
+        heapq.heappush(self._timers, (when, next(self._order), call))
+        if self._sleep is not None and when < self._sleep.deadline:
+            self._sleep.deadline = when
+
+    def message(self, route: Route, kind: Kind, body: bytes, sender: Contact) -> None:
+        """A protocol, rendezvous or measurement message came."""
+        if route.to_index == ANY_INDEX:
+            for member in self._anyone(route, sender, everybody=kind is Kind.RENDEZVOUS):
+                self.perform(member, member.core.receive(kind, body, sender, self.now()))
+            return
+        found = self.members.get((route.tag, route.to_index))
+        if found is None:
+            self.refuse("nobody")
+        else:
+            self.perform(found, found.core.receive(kind, body, sender, self.now()))
+
+    def frames(
+        self, route: Route, frames: memoryview, sender: Contact, blockers: list[Output]
+    ) -> tuple[int, str | None]:
+        """Overlay messages came: switch them."""
+        member = self.members.get((route.tag, route.to_index))
+        if member is None:
+            self.refuse("nobody")
+            return len(frames), None
+        core = member.core
+        dispatch = core.switch(
+            frames, core.neighbor_at(sender), self.now(), mutable=not frames.readonly
+        )
+        self.forward(member, dispatch, blockers)
+        return dispatch.consumed, dispatch.broken
+
+    def digest(self, tag: int) -> bytes | None:
+        """The digest of the key attributes of an overlay that has members here."""
+        members = self._by_tag.get(tag)
+        if not members:
+            return None
+        return next(iter(members.values())).core.settings.attributes.digest
+
+    def refuse(self, kind: str, tag: int | None = None) -> None:
+        """Count bytes that break the protocol."""
+        self._refused[kind] += 1
+
+    def flush(self) -> None:
+        """Write what was queued on any connection."""
+        self._flushed_in = self._turns
+        for port in self._ports.values():
+            if port.tcp is not None:
+                port.tcp.flush()
+
+    # What overlay sockets ask for
+
+    def next_index(self) -> int:
+        """An index that no member of this host has had."""
+        return next(self._next_index)
+
+    def add_port(self, port: Port) -> None:
+        """Take a port over; it is closed with the host."""
+        self._ports[port.endpoint[:2]] = port
+
+    def close_port(self, port: Port) -> None:
+        """Close a port and forget it."""
+        self._ports.pop(port.endpoint[:2], None)
+        port.close()
+
+    def add_group(self, group: UdpPort) -> None:
+        """Take over a socket that hears the multicast group."""
+        self._groups.append(group)
+
+    def admit(self, member: Member) -> None:
+        """Let a member take part."""
+        self.members[member.tag, member.index] = member
+        self._by_tag.setdefault(member.tag, {})[member.index] = member
+
+    def dismiss(self, member: Member) -> None:
+        """Forget a member."""
+        self.members.pop((member.tag, member.index), None)
+        overlay = self._by_tag.get(member.tag, {})
+        overlay.pop(member.index, None)
+        if not overlay:
+            self._by_tag.pop(member.tag, None)
+        for link in member.links.values():
+            _drop_link(link)
+        member.links.clear()
+
+    def perform(self, member: Member, effects: DriverEffects) -> None:
+        """Do what a core asks for, then note its next deadline."""
+        for effect in effects:
+            if type(effect) is Transmit:
+                self._transmit(member, effect.to, effect.kind, effect.body)
+                continue
+            match effect:
+                case TransmitGroup(kind=kind, body=body):
+                    if member.group is not None and member.port.udp is not None:
+                        route = Route(member.tag, ANY_INDEX, member.index)
+                        member.port.udp.send_to(member.group, route, kind, body)
+                case Emit(event=event):
+                    self._tell(member, event)
+                case Abort(error=error):
+                    member.aborted(error)
+                case _:
+                    raise TypeError(f"not an effect of a core: {effect!r}")
+        when = member.core.next_deadline
+        if when < member.scheduled:
+            member.scheduled = when
+            self.call_at(when, lambda: self._wake_member(member, when))
+
+    def forward(self, member: Member, dispatch: Dispatch, blockers: list[Output]) -> None:
+        """Write a dispatch's outputs to neighbors and hand what it delivers to the application.
+
+        Args:
+            member: whose core dispatched.
+            dispatch: what came of a batch.
+            blockers: outputs that are closed now are added to it.
+        """
+        for sent in dispatch.outputs:
+            link = member.links.get(sent.contact) or self._make_link(member, sent.contact)
+            link.push(sent.pieces, sent.size, sent.frames)
+            if link.output.closed:
+                blockers.append(link.output)
+                self._look_soon()
+            elif link.output.dropped != link.output.reported:
+                self._look_soon()
+        if dispatch.delivered:
+            member.inbox.push(dispatch.delivered, self.now())
+            if member.inbox.output.closed:
+                blockers.append(member.inbox.output)
+                self._look_soon()
+            elif member.inbox.output.dropped != member.inbox.output.reported:
+                self._look_soon()
+        for event in dispatch.events:
+            self._tell(member, event)
+
+    def flush_lone(self) -> None:
+        """Write now what an application has just sent, unless it has sent before in this turn:
+        then more may follow, and the loop's next turn writes all of it at once.
+        """
+        if self._flushed_in != self._turns:
+            self.flush()
+        self.wake()
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything queued has been handed to the system."""
+        return not self._local_links and all(
+            port.tcp is None or port.tcp.idle for port in self._ports.values()
+        )
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no connection is left."""
+        return all(port.tcp is None or port.tcp.quiet for port in self._ports.values())
+
+    def finish(self) -> None:
+        """End every connection when its queue is written."""
+        for port in self._ports.values():
+            if port.tcp is not None:
+                port.tcp.finish()
+
+    def close(self) -> None:
+        """Close every socket at once."""
+        for port in list(self._ports.values()):
+            self.close_port(port)
+        for group in self._groups:
+            group.close()
+        self.poller.close()
+
+    def lost(self, place: Place, reason: str) -> None:
+        """A connection has failed: tell the members that used it."""
+        now = self.now()
+        endpoint = Endpoint(*place)
+        for member in list(self.members.values()):
+            for contact in list(member.core.neighbors.values()):
+                if any(known[:2] == place for known in contact.endpoints):
+                    self._tell(member, ContactFailed(endpoint, reason))
+                    self.perform(member, member.core.link_failed(contact, now))
+
+    def statistics(self) -> HostStatistics:
+        """Figures so far."""
+        ports = self._ports.values()
+        udp = [port.udp for port in ports if port.udp is not None]
+        return HostStatistics(
+            members=len(self.members),
+            turns=self._turns,
+            refused=dict(self._refused),
+            udp=tuple(port.statistics() for port in (*udp, *self._groups)),
+            tcp=tuple(port.tcp.statistics() for port in ports if port.tcp is not None),
+        )
+
+    # Inside
+
+    def _transmit(self, member: Member, to: Contact, kind: Kind, body: bytes) -> None:
+        route = Route(member.tag, to.index, member.index)
+        if member.local_handover and to.endpoints[0][:2] in self._ports:
+            if len(self._local_messages) < MAX_LOCAL_MESSAGES:
+                self._local_messages.append((route, kind, body, member.place))
+                self.wake()
+            else:
+                self.refuse("local_overflow")
+            return
+        port = member.port
+        if port.udp is not None and port.udp.send(to, route, kind, body):
+            return
+        connection = port.tcp.connection_to(to) if port.tcp is not None else None
+        if connection is None or not connection.send_control(route, kind, body):
+            self.refuse("unreachable")
+        else:
+            self.wake()
+
+    def _make_link(self, member: Member, contact: Contact) -> Link:
+        output = Output(contact.address, member.flow)
+        route = Route(member.tag, contact.index, member.index)
+        link: Link
+        if member.local_handover and contact.endpoints[0][:2] in self._ports:
+            link = LocalLink(self, route, member.place, output, self._local_link_ready)
+        elif member.port.tcp is not None:
+            link = TcpLink(self, member.port.tcp, contact, route, output)
+        else:
+            assert member.port.udp is not None, "a port has a socket for its socket adapter"
+            link = UdpLink(member.port.udp, contact, route, output, member.maximum_packet)
+        member.links[contact] = link
+        return link
+
+    def _local_link_ready(self, link: LocalLink) -> None:
+        self._local_links.append(link)
+        self.wake()
+
+    def _anyone(self, route: Route, sender: Contact, *, everybody: bool) -> list[Member]:
+        """Members for whom a message without an index is: the group's, or an asked buddy's."""
+        overlay = self._by_tag.get(route.tag, {})
+        others = [member for member in overlay.values() if not _is(member, sender)]
+        if not others:
+            self.refuse("nobody")
+        if everybody:
+            return others
+        return others[:1]
+
+    def _wake_member(self, member: Member, when: float) -> None:
+        if member.scheduled != when:
+            return
+        member.scheduled = float("inf")
+        self.perform(member, member.core.wake(self.now()))
+        if member.leaving and member.core.next_deadline == float("inf"):
+            self.dismiss(member)
+
+    def _tell(self, member: Member, event: Event) -> None:
+        if isinstance(event, NeighborRemoved):
+            link = member.links.pop(event.contact, None)
+            if link is not None:
+                _drop_link(link)
+        member.publish(event)
+
+    def _look_soon(self) -> None:
+        """Look for stalled outputs and unreported losses in a while."""
+        if not self._looking:
+            self._looking = True
+            self.call_at(self.now() + LOOK_AROUND, self._look_around)
+
+    def _look_around(self) -> None:
+        self._looking = False
+        now = self.now()
+        for member in list(self.members.values()):
+            for output in member.outputs():
+                if output.queued and output.overdue(now):
+                    link = next((k for k in member.links.values() if k.output is output), None)
+                    if isinstance(link, TcpLink):
+                        link.evict()
+                lost = output.unreported()
+                if lost:
+                    member.publish(MessagesDropped(lost, output.reason, output.neighbor))
+                if output.closed or output.stalled:
+                    self._look_soon()
+
+
+def _drop_link(link: Link) -> None:
+    link.output.give_up()
+    link.close()
+
+
+def _is(member: Member, sender: Contact) -> bool:
+    """Whether a message came from this very member, over the group that it listens to."""
+    return sender.index == member.index and sender.endpoints[0][:2] in {
+        endpoint[:2] for endpoint in member.port.endpoints
+    }

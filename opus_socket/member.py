@@ -1,0 +1,94 @@
+"""Members and ports: what a host knows of each overlay socket that it carries, and of each
+endpoint of its process.
+
+Its one rule: only the host changes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+
+from opus_socket.adapters.flow import FlowSettings, FlowStatistics, Output
+from opus_socket.adapters.inbox import Inbox
+from opus_socket.adapters.local import LocalLink
+from opus_socket.adapters.pool import TcpLink, TcpPort
+from opus_socket.adapters.udp import UdpLink, UdpPort
+from opus_socket.core.addresses import Contact, Endpoint
+from opus_socket.core.events import Event
+from opus_socket.core.overlay import OverlayCore
+from opus_socket.errors import JoinError
+
+Link = TcpLink | UdpLink | LocalLink
+
+
+@define(eq=False)
+class Port:
+    """What one endpoint of this process has: a UDP socket, a listener, or both.
+
+    Attributes:
+        endpoint: by which others know it, as its first advertised one says.
+        udp: carries protocol messages; None where UDP is shut.
+        tcp: carries overlay messages; None with the UDP socket adapter.
+    """
+
+    endpoint: Endpoint
+    endpoints: tuple[Endpoint, ...]
+    udp: UdpPort | None
+    tcp: TcpPort | None
+
+    def close(self) -> None:
+        """Close both."""
+        if self.udp is not None:
+            self.udp.close()
+        if self.tcp is not None:
+            self.tcp.close()
+
+
+@define(eq=False)
+class Member:
+    """The driver's side of one membership.
+
+    Attributes:
+        core: the machines.
+        tag: the overlay's tag.
+        port: the endpoint that it lives at.
+        flow: the limits of its links.
+        local_handover: whether neighbors in this process are fed without a socket.
+        inbox: what the application has not yet read.
+        publish: called with every event.
+        aborted: called when the join cannot succeed.
+        place: where it is, as those see it who get messages from it.
+        scheduled: the deadline for which a timer is set.
+        leaving: whether it only lingers to say goodbye, until its core has no deadline.
+        links: the ways to its neighbors.
+    """
+
+    core: OverlayCore
+    tag: int
+    port: Port
+    flow: FlowSettings
+    local_handover: bool
+    maximum_packet: int
+    group: tuple[str, int] | None
+    inbox: Inbox
+    publish: Callable[[Event], None]
+    aborted: Callable[[JoinError], None]
+    place: Contact
+    scheduled: float = float("inf")
+    leaving: bool = False
+    links: dict[Contact, Link] = field(factory=dict)
+
+    @property
+    def index(self) -> int:
+        """Its index at its endpoint."""
+        return self.place.index
+
+    def outputs(self) -> list[Output]:
+        """Everything bounded that it feeds."""
+        return [self.inbox.output, *(link.output for link in self.links.values())]
+
+    def flows(self) -> tuple[FlowStatistics, ...]:
+        """The figures of its receive buffer and of the links to its neighbors."""
+        return tuple(output.statistics() for output in self.outputs())

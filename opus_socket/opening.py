@@ -1,0 +1,270 @@
+"""How a configuration becomes sockets and settings.
+
+Its one rule: whatever the system refuses is said in the words of the configuration: which key,
+which value, and what to do about it.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+
+import trio
+from attrs import frozen
+
+from opus_socket.adapters.flow import FlowSettings, Overflow
+from opus_socket.adapters.pool import TcpPort, listen
+from opus_socket.adapters.udp import UdpPort, bind, join_group, send_to_group_from
+from opus_socket.config import OverlayConfig, parse_host_port
+from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint, OverlayID, Use
+from opus_socket.core.contacts import FinderSettings
+from opus_socket.core.engine import EngineSettings
+from opus_socket.core.key_attributes import KeyAttributes
+from opus_socket.core.overlay import CoreSettings
+from opus_socket.driver import Host
+from opus_socket.errors import ConfigurationError
+from opus_socket.member import Port
+from opus_socket.registry import protocol
+
+_PORT_TRIES = 32
+_SOMEWHERE = {False: ("192.0.2.1", 9), True: ("2001:db8::1", 9)}
+_LOOPBACK = {False: "127.0.0.1", True: "::1"}
+_REMEDIES = {
+    errno.EADDRINUSE: "it is in use; choose another port, or 0 to let the system choose",
+    errno.EACCES: "permission denied; choose a port above 1023",
+    errno.EADDRNOTAVAIL: "no such address on this machine; choose one of its own, or 0.0.0.0",
+}
+
+
+@frozen
+class Meeting:
+    """Where other members may be met, resolved.
+
+    Attributes:
+        servers, buddies: contacts without logical address.
+        group: the multicast group's address and port.
+        v6: whether all of this is IPv6.
+    """
+
+    servers: tuple[Contact, ...]
+    buddies: tuple[Contact, ...]
+    group: tuple[str, int] | None
+    v6: bool
+
+    @property
+    def first_target(self) -> tuple[str, int]:
+        """An address on the way to which members are found."""
+        for contact in (*self.servers, *self.buddies):
+            return contact.endpoints[0][:2]
+        return self.group or _SOMEWHERE[self.v6]
+
+
+async def find_meeting(config: OverlayConfig) -> Meeting:
+    """Resolve the names under `[rendezvous]`, all in the address family that is listened in.
+
+    Raises:
+        ConfigurationError: a name does not resolve, or not in that family.
+    """
+    given = config.rendezvous
+    listen_host, _ = parse_host_port(config.node_adapter.listen)
+    texts = [text for text in (given.server, *given.buddies, given.multicast) if text]
+    v6 = ":" in listen_host
+    if config.node_adapter.listen == "0.0.0.0:0" and texts:
+        v6 = all(text.startswith("[") for text in texts)
+    servers = []
+    if given.server:
+        if config.node_adapter.kind == "tcp":
+            raise ConfigurationError(
+                f"rendezvous.server = {given.server!r} needs UDP; with node_adapter.kind = "
+                '"tcp" members are found by rendezvous.buddies'
+            )
+        servers.append(await _meet("rendezvous.server", given.server, v6, Use.UDP))
+    buddies = [await _meet("rendezvous.buddies", text, v6, Use.BOTH) for text in given.buddies]
+    group = None
+    if given.multicast:
+        group = parse_host_port(given.multicast, key="rendezvous.multicast")
+        if (":" in group[0]) != v6:
+            raise ConfigurationError(
+                f"rendezvous.multicast = {given.multicast!r} is of another address family than "
+                f"node_adapter.listen = {config.node_adapter.listen!r}; make them alike"
+            )
+    return Meeting(tuple(servers), tuple(buddies), group, v6)
+
+
+def core_settings(config: OverlayConfig, meeting: Meeting) -> CoreSettings:
+    """The settings of the machines."""
+    return CoreSettings(
+        overlay_id=OverlayID(config.overlay_id),
+        spec=protocol(config.node.protocol),
+        node=config.node.settings,
+        attributes=KeyAttributes(config.key_pairs()),
+        finder=FinderSettings(
+            servers=meeting.servers,
+            buddies=meeting.buddies,
+            multicast=meeting.group is not None,
+        ),
+        engine=EngineSettings(
+            hop_limit=config.socket.hop_limit,
+            maximum_frame=config.socket_adapter.maximum_packet_length,
+        ),
+    )
+
+
+def flow_settings(config: OverlayConfig, limit: int) -> FlowSettings:
+    """The limits of an output of so many bytes."""
+    return FlowSettings(
+        limit,
+        Overflow(config.socket.overflow),
+        config.socket.stall_timeout,
+        config.socket.evict_timeout,
+    )
+
+
+async def open_port(host: Host, config: OverlayConfig, meeting: Meeting) -> Port:
+    """Open the sockets that one endpoint needs, and give them to the host.
+
+    Raises:
+        ConfigurationError: the address cannot be listened at.
+    """
+    address, number = await _listen_address(config, meeting)
+    with_udp = config.node_adapter.kind == "udp"
+    with_tcp = config.socket_adapter.kind == "tcp" or not with_udp
+    try:
+        udp, tcp = _bind_both(address, number, with_udp, with_tcp)
+    except OSError as error:
+        raise _refused("node_adapter.listen", config.node_adapter.listen, error) from error
+    number = next(sock for sock in (udp, tcp) if sock is not None).getsockname()[1]
+    use = Use.BOTH if with_udp and with_tcp else Use.UDP if with_udp else Use.TCP
+    endpoints = await _advertised(config, meeting, address, number, use)
+    if udp is not None and meeting.group is not None:
+        interface = _interface(config, address, meeting.group)
+        try:
+            send_to_group_from(udp, interface)
+        except OSError as error:
+            raise _refused("node_adapter.multicast_interface", interface, error) from error
+    port = Port(
+        endpoints[0],
+        endpoints,
+        None if udp is None else UdpPort(host, udp),
+        None if tcp is None else TcpPort(host, tcp, endpoints[0], host.lost),
+    )
+    host.add_port(port)
+    return port
+
+
+async def open_group(host: Host, config: OverlayConfig, meeting: Meeting) -> None:
+    """Listen to the multicast group.
+
+    Raises:
+        ConfigurationError: the group cannot be joined.
+    """
+    if meeting.group is None:
+        return
+    address, _ = await _listen_address(config, meeting)
+    try:
+        sock = join_group(*meeting.group, _interface(config, address, meeting.group))
+    except OSError as error:
+        raise _refused("rendezvous.multicast", config.rendezvous.multicast, error) from error
+    host.add_group(UdpPort(host, sock, group=True))
+
+
+async def _listen_address(config: OverlayConfig, meeting: Meeting) -> tuple[str, int]:
+    name, number = parse_host_port(config.node_adapter.listen, key="node_adapter.listen")
+    if name == "0.0.0.0" and meeting.v6:
+        return "::", number
+    return await _resolve("node_adapter.listen", name, number, ":" in name), number
+
+
+async def _meet(key: str, text: str, v6: bool, use: Use) -> Contact:
+    name, number = parse_host_port(text, key=key)
+    address = await _resolve(key, name, number, v6)
+    return Contact(None, 0, ANY_INDEX, (Endpoint(address, number, use),))
+
+
+async def _resolve(key: str, name: str, number: int, v6: bool) -> str:
+    family = socket.AF_INET6 if v6 else socket.AF_INET
+    try:
+        found = await trio.socket.getaddrinfo(name, number, family=family, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        kind = "IPv6" if v6 else "IPv4"
+        raise ConfigurationError(
+            f"{key}: cannot find an {kind} address of {name!r} ({error}); give an address, or "
+            "listen in its address family with node_adapter.listen"
+        ) from error
+    return str(ipaddress.ip_address(str(found[0][4][0]).partition("%")[0]))
+
+
+async def _advertised(
+    config: OverlayConfig, meeting: Meeting, address: str, number: int, use: Use
+) -> tuple[Endpoint, ...]:
+    """By which endpoints others reach this one: as configured, else where it listens, else by
+    the address from which it would send to those whom it looks for.
+    """
+    given = config.node_adapter.advertise
+    if given:
+        pairs = [parse_host_port(text, key="node_adapter.advertise") for text in given]
+        return tuple(
+            [
+                Endpoint(await _resolve("node_adapter.advertise", name, n, ":" in name), n, use)
+                for name, n in pairs
+            ]
+        )
+    if not ipaddress.ip_address(address).is_unspecified:
+        return (Endpoint(address, number, use),)
+    return (Endpoint(_source_toward(meeting.first_target, meeting.v6), number, use),)
+
+
+def _source_toward(target: tuple[str, int], v6: bool) -> str:
+    """The address that this machine would send from; nothing is sent."""
+    with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(target)
+        except OSError:
+            return _LOOPBACK[v6]
+        return str(sock.getsockname()[0]).partition("%")[0]
+
+
+def _bind_both(
+    address: str, number: int, with_udp: bool, with_tcp: bool
+) -> tuple[socket.socket | None, socket.socket | None]:
+    """UDP and TCP on one port number; the system's choice must suit both."""
+    for _ in range(_PORT_TRIES - 1):
+        try:
+            return _bind_once(address, number, with_udp, with_tcp)
+        except OSError as error:
+            if number or error.errno != errno.EADDRINUSE:
+                raise
+    return _bind_once(address, number, with_udp, with_tcp)
+
+
+def _bind_once(
+    address: str, number: int, with_udp: bool, with_tcp: bool
+) -> tuple[socket.socket | None, socket.socket | None]:
+    tcp = listen(address, number) if with_tcp else None
+    if tcp is not None:
+        number = tcp.getsockname()[1]
+    try:
+        return (bind(address, number) if with_udp else None), tcp
+    except BaseException:
+        if tcp is not None:
+            tcp.close()
+        raise
+
+
+def _interface(config: OverlayConfig, address: str, group: tuple[str, int]) -> str:
+    """The interface of the multicast group: as configured, else the one that is listened at,
+    else the one on the way to the group.
+    """
+    given = config.node_adapter.multicast_interface
+    if given:
+        return given
+    listened = ipaddress.ip_address(address)
+    if listened.version == 4:
+        return _source_toward(group, False) if listened.is_unspecified else address
+    return "lo" if listened.is_loopback else ""
+
+
+def _refused(key: str, value: str, error: OSError) -> ConfigurationError:
+    remedy = _REMEDIES.get(error.errno or 0, error.strerror or str(error))
+    return ConfigurationError(f"{key} = {value!r} cannot be used: {remedy}")
