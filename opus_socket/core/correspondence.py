@@ -1,0 +1,256 @@
+"""The asking side of finding members: requests, cookies, retries and outages.
+
+Its one rule: an answer counts only by the nonce of a request that is still open, so neither a
+forged nor a late answer can do anything. With each correspondent there is at most one open
+request for each purpose; asking anew replaces it. Who stays silent is reported once an outage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from random import Random
+
+from attrs import define, field, frozen
+
+from opus_socket.core.addresses import Contact, OverlayID
+from opus_socket.core.effects import DriverEffect, Emit, Kind, Transmit
+from opus_socket.core.events import ContactFailed
+from opus_socket.core.key_attributes import KeyAttributes
+from opus_socket.core.rendezvous_messages import (
+    Announcement,
+    Challenge,
+    Purpose,
+    Reply,
+    Request,
+    encode,
+)
+from opus_socket.core.timers import Timers
+
+MAX_CHALLENGES = 3
+"""How often one request follows a new cookie before it waits for its next turn."""
+
+OUTAGE = 2
+"""After so many requests without an answer, a correspondent is out."""
+
+
+@frozen
+class Patience:
+    """How often a request is sent again, and when.
+
+    Attributes:
+        first: seconds until the second time.
+        longest: seconds; the wait doubles up to this.
+        tries: how many times it is sent; None for as long as it takes.
+    """
+
+    first: float
+    longest: float
+    tries: int | None
+
+    def wait(self, tries: int) -> float:
+        """Seconds to wait for an answer when it was sent so many times in a row."""
+        return min(self.first * 2.0 ** min(tries - 1, 16), self.longest)
+
+
+@define(eq=False)
+class Correspondent:
+    """A server, a buddy or an announcer.
+
+    Attributes:
+        contact: where it is.
+        is_server: whether it is a rendezvous server.
+        cookie: what it gave us last.
+        ticket: our place among those who wait there.
+        silent: requests in a row without an answer.
+    """
+
+    contact: Contact
+    is_server: bool
+    cookie: bytes = b""
+    ticket: int = 0
+    silent: int = 0
+
+
+@define(eq=False)
+class Exchange:
+    """One open request.
+
+    Attributes:
+        to: whom it was sent to.
+        purpose: what it is for.
+        nonce: of the request, however often it is sent.
+        patience: when it is sent again.
+        began: seconds, when it was first sent.
+        body: the protocol message to be announced.
+        tries: how often it was sent since the last answer.
+        challenges: how often it was answered by a cookie since it was sent by itself.
+        waiting: whether it was answered by "ask again later".
+    """
+
+    to: Correspondent
+    purpose: Purpose
+    nonce: int
+    patience: Patience
+    began: float
+    body: bytes = b""
+    tries: int = 0
+    challenges: int = 0
+    waiting: bool = False
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it was sent once, and may well be answered yet."""
+        return self.tries == 1 and not self.waiting
+
+
+@define(eq=False)
+class Correspondence:
+    """Every open request of one member.
+
+    Args:
+        overlay_id: the overlay.
+        attributes: the member's key attributes.
+        rng: draws nonces and jitter.
+        timers: where deadlines are kept, named by their nonces.
+
+    Attributes:
+        source: the member's own contact, once it is known.
+    """
+
+    _overlay_id: OverlayID
+    _attributes: KeyAttributes
+    _rng: Random
+    _timers: Timers
+    source: Contact | None = None
+    _open: dict[int, Exchange] = field(factory=dict, init=False)
+
+    def open(self, *purposes: Purpose) -> Iterator[Exchange]:
+        """The open requests for any of these purposes."""
+        return (exchange for exchange in self._open.values() if exchange.purpose in purposes)
+
+    def find(self, nonce: int) -> Exchange | None:
+        """The open request with this nonce."""
+        return self._open.get(nonce)
+
+    def ask(
+        self,
+        to: Correspondent,
+        purpose: Purpose,
+        patience: Patience,
+        now: float,
+        body: bytes = b"",
+    ) -> Sequence[DriverEffect]:
+        """Send a request; an open one for the same purpose is given up for it."""
+        for exchange in list(self.open(purpose)):
+            if exchange.to is to:
+                self.close(exchange)
+        while (nonce := self._rng.getrandbits(32)) in self._open:
+            pass
+        exchange = Exchange(to, purpose, nonce, patience, now, body)
+        self._open[nonce] = exchange
+        return self._send_again(exchange, now)
+
+    def challenged(self, challenge: Challenge, now: float) -> Sequence[DriverEffect]:
+        """The correspondent wants to see a cookie: send the request again, with it."""
+        exchange = self._open.get(challenge.nonce)
+        if exchange is None or exchange.challenges >= MAX_CHALLENGES:
+            return ()
+        exchange.challenges += 1
+        exchange.to.cookie = challenge.cookie
+        return (self._transmit(exchange),)
+
+    def answered(self, nonce: int) -> Exchange | None:
+        """Take the open request that is answered with this nonce; it is closed thereby."""
+        exchange = self._open.get(nonce)
+        if exchange is not None:
+            self.close(exchange)
+            exchange.to.silent = 0
+        return exchange
+
+    def ask_later(self, exchange: Exchange, reply: Reply, now: float) -> None:
+        """Open a request again that was answered by "ask again later"."""
+        exchange.to.ticket = reply.ticket
+        exchange.waiting = True
+        exchange.tries = 0
+        self._open[exchange.nonce] = exchange
+        seconds = reply.wait_ms / 1000 * self._rng.uniform(0.9, 1.1)
+        self._timers.set(exchange.nonce, now + min(seconds, exchange.patience.longest))
+
+    def close(self, exchange: Exchange) -> None:
+        """Forget an open request."""
+        del self._open[exchange.nonce]
+        self._timers.cancel(exchange.nonce)
+
+    def announcement(self, body: bytes, *, member: bool) -> bytes:
+        """The bytes of an announcement of a protocol message."""
+        return self._announcement(self._own, member, body)
+
+    def call(self, *, member: bool) -> bytes:
+        """The bytes by which a joiner asks the group who is there, and a member answers: as short
+        for the one as for the other.
+        """
+        own = self._own
+        place = Contact(None, own.incarnation, own.index, own.endpoints[:1])
+        return self._announcement(place, member, b"")
+
+    def _announcement(self, source: Contact, member: bool, body: bytes) -> bytes:
+        digest = self._attributes.digest
+        return encode(Announcement(self._overlay_id, digest, source, member, body))
+
+    def clear(self) -> None:
+        """Forget every open request."""
+        for exchange in list(self._open.values()):
+            self.close(exchange)
+
+    def overdue(self, nonce: int, now: float) -> Sequence[DriverEffect]:
+        """The deadline of an open request has come: send it again, or give it up."""
+        exchange = self._open.get(nonce)
+        if exchange is None:
+            return ()
+        effects: list[DriverEffect] = []
+        if exchange.waiting:
+            exchange.waiting = False
+        elif exchange.purpose in (Purpose.JOIN, Purpose.LEAD, Purpose.CONFIRM):
+            effects += _silent(exchange.to)
+        if exchange.patience.tries is None or exchange.tries < exchange.patience.tries:
+            effects += self._send_again(exchange, now)
+        else:
+            self.close(exchange)
+        return effects
+
+    @property
+    def _own(self) -> Contact:
+        assert self.source is not None, "nothing is sent before the source is known"
+        return self.source
+
+    def _send_again(self, exchange: Exchange, now: float) -> Sequence[DriverEffect]:
+        exchange.tries += 1
+        exchange.challenges = 0
+        wait = exchange.patience.wait(exchange.tries) * self._rng.uniform(0.9, 1.1)
+        self._timers.set(exchange.nonce, now + wait)
+        return (self._transmit(exchange),)
+
+    def _transmit(self, exchange: Exchange) -> Transmit:
+        to, purpose = exchange.to, exchange.purpose
+        states = to.is_server and purpose in (Purpose.LEAD, Purpose.CONFIRM)
+        request = Request(
+            exchange.nonce,
+            to.cookie,
+            self._overlay_id,
+            self._attributes.digest,
+            self._own,
+            purpose,
+            to.ticket,
+            self._attributes.pairs if states else (),
+            exchange.body,
+        )
+        return Transmit(to.contact, Kind.RENDEZVOUS, encode(request))
+
+
+def _silent(correspondent: Correspondent) -> Sequence[DriverEffect]:
+    correspondent.silent += 1
+    if correspondent.silent != OUTAGE:
+        return ()
+    what = "rendezvous server" if correspondent.is_server else "buddy"
+    reason = f"the {what} did not answer {OUTAGE} requests in a row; it is asked again"
+    return (Emit(ContactFailed(correspondent.contact.endpoints[0], reason)),)

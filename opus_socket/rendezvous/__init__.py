@@ -1,0 +1,5 @@
+"""The rendezvous server: the place where the members of an overlay find each other.
+
+`server` is the machine, blind to every protocol; `cache` the members that it remembers of one
+overlay; `admission` who may join at the same time; `serve` its Trio process.
+"""

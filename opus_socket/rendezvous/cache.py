@@ -1,0 +1,179 @@
+"""What a server remembers of one overlay: a sample of its confirmed members, and its leaders.
+
+Its one rule: memory and pings for an overlay are bounded however large it is. The confirmed
+members are a uniform sample (reservoir sampling: Vitter, 1985, algorithm R), the leaders a table
+of their own bound beside it; each member is asked now and then whether it is still there.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from attrs import define, field
+
+from opus_socket.core.addresses import Contact
+from opus_socket.core.key_attributes import Pairs
+from opus_socket.core.rendezvous_messages import MAX_MEMBERS
+from opus_socket.rendezvous.admission import Admission
+
+
+@define(eq=False)
+class Member:
+    """A confirmed member.
+
+    Attributes:
+        sender: where it answers: the endpoint that showed a cookie.
+        contact: its own contact, as others are to use it.
+        heard: seconds, when it was last heard.
+        leads_until: seconds, until when it counts as a leader.
+        sampled: whether it is one of the sample; otherwise it is remembered as a leader only.
+        nonce: of the last ping.
+        pings: how many pings in a row it did not answer.
+    """
+
+    sender: Contact
+    contact: Contact
+    heard: float
+    leads_until: float
+    sampled: bool = False
+    nonce: int = 0
+    pings: int = 0
+
+
+@define(eq=False)
+class Cache:
+    """One overlay, as the members with one digest of key attributes see it.
+
+    Args:
+        tag: the overlay's tag.
+        admission: who is joining.
+        sample_size, leaders_size: how many members are remembered at most.
+        rng: chooses whom to remember and whom to tell.
+
+    Attributes:
+        attributes: its key attributes; None until a member stated them.
+        members: by the sender's contact.
+        confirmed: an estimate of how many confirmed members there are: exact as long as all are
+            remembered; each one of a sample stands for several that come and go alike.
+        recent: when joiners and leaders last asked, the newest last.
+        announced: seconds, the time up to which the right to announce is used up.
+    """
+
+    tag: int
+    admission: Admission
+    _sample_size: int
+    _leaders_size: int
+    _rng: Random
+    attributes: Pairs | None = None
+    members: dict[Contact, Member] = field(factory=dict, init=False)
+    confirmed: float = field(default=0.0, init=False)
+    recent: dict[Contact, float] = field(factory=dict, init=False)
+    announced: float = field(default=0.0, init=False)
+    _sampled: int = field(default=0, init=False)
+
+    @property
+    def size(self) -> int:
+        """How many confirmed members there are, about; none when none is remembered."""
+        return max(round(self.confirmed), len(self.members)) if self.members else 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is known to be in the overlay or on the way."""
+        return not self.members and not len(self.admission)
+
+    def note(
+        self, sender: Contact, contact: Contact, leads_until: float, now: float, *, joined: bool
+    ) -> Member | None:
+        """A confirmed member told of itself.
+
+        Args:
+            sender: where it answers.
+            contact: its own contact.
+            leads_until: seconds, until when it is a leader; 0.0 for one that is none.
+            now: seconds.
+            joined: whether it had been admitted, so that it is surely a new one.
+
+        Returns:
+            the member, when it is remembered from now on.
+        """
+        known = self.members.get(sender)
+        if known is not None:
+            known.contact, known.heard, known.pings = contact, now, 0
+            known.leads_until = max(known.leads_until, leads_until)
+            return None
+        if joined or self._sampled < self._sample_size:
+            self.confirmed += 1
+        member = Member(sender, contact, now, leads_until)
+        member.sampled = self._enters_sample(now)
+        leaders = len(self.members) - self._sampled
+        if not member.sampled and (leads_until <= now or leaders >= self._leaders_size):
+            return None
+        self._sampled += member.sampled
+        self.members[sender] = member
+        return member
+
+    def left(self, sender: Contact) -> None:
+        """A member says that it leaves."""
+        if self.members.get(sender) is not None or self.confirmed > self._sampled:
+            self._forget(sender, 1.0)
+
+    def failed(self, member: Member) -> None:
+        """A member does not answer, and with it probably as many of those who are not asked."""
+        self._forget(member.sender, self.confirmed / self._sampled if member.sampled else 0.0)
+
+    def retire(self, member: Member) -> None:
+        """One that is remembered as a leader only leads no more."""
+        del self.members[member.sender]
+
+    def _forget(self, sender: Contact, stands_for: float) -> None:
+        member = self.members.pop(sender, None)
+        self.confirmed = max(0.0, self.confirmed - stands_for) if self.members else 0.0
+        if member is not None and member.sampled:
+            self._sampled -= 1
+
+    def tell(self, asker: Contact, now: float, *, leaders_first: bool) -> list[Member]:
+        """At most 16 random members other than the asker.
+
+        Args:
+            asker: whom they are for.
+            now: seconds.
+            leaders_first: whether leaders take up to half of the places: for leaders, who look
+                for those of other fragments. Joiners would make a leader the hot spot.
+        """
+        others = [member for member in self.members.values() if member.sender != asker]
+        chosen: list[Member] = []
+        if leaders_first:
+            leaders = [member for member in others if member.leads_until > now]
+            chosen = self._rng.sample(leaders, min(len(leaders), MAX_MEMBERS // 2))
+            taken = {id(member) for member in chosen}
+            others = [member for member in others if id(member) not in taken]
+        return chosen + self._rng.sample(others, min(len(others), MAX_MEMBERS - len(chosen)))
+
+    def listeners(self, announcer: Contact, since: float, most: int) -> list[Contact]:
+        """Random ones of those who joined or led since then, other than the announcer."""
+        recent = [who for who, when in self.recent.items() if when >= since and who != announcer]
+        return self._rng.sample(recent, min(len(recent), most))
+
+    def register(self, sender: Contact, most: int, now: float) -> None:
+        """A joiner or leader asked: announcements are for it."""
+        self.recent.pop(sender, None)
+        self.recent[sender] = now
+        if len(self.recent) > most:
+            del self.recent[next(iter(self.recent))]
+
+    def expire(self, since: float, now: float) -> None:
+        """Forget who asked longer ago, and who was admitted and did not confirm."""
+        self.recent = {who: when for who, when in self.recent.items() if when >= since}
+        self.admission.expire(now)
+
+    def _enters_sample(self, now: float) -> bool:
+        if self._sampled < self._sample_size:
+            return True
+        if self._rng.random() * self.confirmed >= self._sample_size:
+            return False
+        out = self._rng.choice([member for member in self.members.values() if member.sampled])
+        out.sampled = False
+        self._sampled -= 1
+        if out.leads_until <= now:
+            del self.members[out.sender]
+        return True
