@@ -1,0 +1,195 @@
+"""Members that are not neighbors: those that may become neighbors, and those that are gone.
+
+Its one rule: hearsay is bounded. Whoever was only heard of is asked once a heartbeat, however
+often it is named, and for no longer than a neighbor may be silent; after that, or when it is
+known to have left, a tombstone keeps its name from coming back by hearsay alone.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from attrs import define, field
+
+from opus_socket.core.addresses import Contact, LogicalAddress
+
+MOST_CANDIDATES = 256
+MOST_TOMBSTONES = 1024
+
+
+@define(eq=False)
+class Candidate:
+    """A member that passed the neighbor test and was sent a Hello.
+
+    Attributes:
+        contact: how it is reached.
+        entrusted: whether it came by a NewNode: then nobody else may hold on to it.
+        since: when it was first asked, in seconds.
+        asked_at: when it was last asked.
+        rejected: whether it answered that it is no neighbor.
+    """
+
+    contact: Contact
+    entrusted: bool
+    since: float
+    asked_at: float
+    rejected: bool = False
+
+
+@define(eq=False)
+class Candidates:
+    """The candidates, by logical address.
+
+    Attributes:
+        hold_down: seconds between two Hellos to one candidate.
+        patience: seconds for which a candidate may be silent.
+    """
+
+    hold_down: float
+    patience: float
+    _waiting: dict[LogicalAddress, Candidate] = field(init=False, factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def unanswered(self) -> int:
+        """How many have not answered yet."""
+        return sum(not candidate.rejected for candidate in self._waiting.values())
+
+    @property
+    def next_at(self) -> float:
+        """When `due` has something to do; inf for never."""
+        return (
+            min(candidate.asked_at for candidate in self._waiting.values()) + self.hold_down
+            if self._waiting
+            else inf
+        )
+
+    def get(self, address: LogicalAddress) -> Candidate | None:
+        """The candidate of this logical address, if there is one."""
+        return self._waiting.get(address)
+
+    def add(self, address: LogicalAddress, contact: Contact, entrusted: bool, now: float) -> bool:
+        """Take in a candidate; whether it is to be asked now.
+
+        It is not while the hold-down of the same candidate lasts, nor when the table is full.
+        """
+        known = self._waiting.get(address)
+        if known is not None and contact.incarnation <= known.contact.incarnation:
+            known.entrusted |= entrusted
+            return False
+        if known is None and len(self._waiting) >= MOST_CANDIDATES:
+            return False
+        self._waiting[address] = Candidate(contact, entrusted, now, now)
+        return True
+
+    def discard(self, address: LogicalAddress) -> Candidate | None:
+        """Forget a candidate, and return it: it became a neighbor, or is none any more."""
+        return self._waiting.pop(address, None)
+
+    def due(self, now: float) -> tuple[list[Candidate], list[Candidate]]:
+        """Take the candidates whose hold-down is over.
+
+        Returns:
+            Those that are to be asked again, and those that were silent for too long. Whoever
+            rejected this member is forgotten without a word, and may be asked when named again.
+        """
+        again: list[Candidate] = []
+        silent: list[Candidate] = []
+        for address, candidate in list(self._waiting.items()):
+            if candidate.asked_at + self.hold_down > now:
+                continue
+            if candidate.rejected:
+                del self._waiting[address]
+            elif candidate.since + self.patience <= now:
+                del self._waiting[address]
+                silent.append(candidate)
+            else:
+                candidate.asked_at = now
+                again.append(candidate)
+        return again, silent
+
+    def clear(self) -> None:
+        """Forget every candidate."""
+        self._waiting.clear()
+
+    def shift(self, lateness: float) -> None:
+        """Forgive the silence of a time in which this member did not listen, in seconds."""
+        for candidate in self._waiting.values():
+            candidate.since += lateness
+            candidate.asked_at += lateness
+
+
+@define(eq=False)
+class Tombstone:
+    """A member that is gone.
+
+    Attributes:
+        incarnation: the last one that is gone.
+        until: when it is forgotten, in seconds.
+        left: whether it said goodbye; otherwise it fell silent, and may be heard again.
+    """
+
+    incarnation: int
+    until: float
+    left: bool
+
+
+@define(eq=False)
+class Tombstones:
+    """The tombstones, by logical address; the oldest give way when there are too many.
+
+    Attributes:
+        lifetime: seconds.
+    """
+
+    lifetime: float
+    _stones: dict[LogicalAddress, Tombstone] = field(init=False, factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._stones)
+
+    def bury(self, contact: Contact, left: bool, now: float) -> None:
+        """A member is gone, in this incarnation and every former one."""
+        if contact.address is None:
+            return
+        self._stones.pop(contact.address, None)
+        if len(self._stones) >= MOST_TOMBSTONES:
+            del self._stones[next(iter(self._stones))]
+        self._stones[contact.address] = Tombstone(contact.incarnation, now + self.lifetime, left)
+
+    def find(self, contact: Contact, now: float) -> Tombstone | None:
+        """The tombstone of this member in this incarnation or a later one, if there is one."""
+        if not self._stones or contact.address is None:
+            return None
+        stone = self._stones.get(contact.address)
+        if stone is None:
+            return None
+        if stone.until <= now:
+            del self._stones[contact.address]
+            return None
+        return stone if contact.incarnation <= stone.incarnation else None
+
+    def holds(self, contact: Contact) -> bool:
+        """Whether this member in this incarnation or a later one is buried, as of `expire`."""
+        if not self._stones or contact.address is None:
+            return False
+        stone = self._stones.get(contact.address)
+        return stone is not None and contact.incarnation <= stone.incarnation
+
+    def expire(self, now: float) -> None:
+        """Forget the tombstones whose time is over."""
+        while self._stones:
+            address, stone = next(iter(self._stones.items()))
+            if stone.until > now:
+                return
+            del self._stones[address]
+
+    def lift(self, address: LogicalAddress) -> None:
+        """The member is back."""
+        self._stones.pop(address, None)
+
+    def clear(self) -> None:
+        """Forget every tombstone."""
+        self._stones.clear()

@@ -1,0 +1,139 @@
+"""Handing a member on to somebody nearer to it, so that no reference is ever lost.
+
+Its one rule: whoever holds the only reference to a member keeps it until somebody nearer has
+acknowledged that it took it. A lost reference could make a second sheet of the overlay that no
+Hello ever sees; so a NewNode is acknowledged hop by hop, repeated after 0.5, 1 and 2 seconds,
+and then given to the next nearest.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from attrs import define, field
+
+from opus_delaunay.messages import NewNode
+from opus_socket.core.addresses import Contact, LogicalAddress
+
+WAITS = (0.5, 1.0, 2.0, 0.5)
+"""Seconds after each of the four times that a NewNode is sent to the same member."""
+
+MOST_HANDOVERS = 256
+MOST_RECEIVED = 256
+REMEMBERED = 2 * sum(WAITS)
+"""Seconds for which a received NewNode is known again."""
+
+
+@define(eq=False)
+class Handover:
+    """A NewNode that was sent and not acknowledged yet.
+
+    Attributes:
+        message: the NewNode.
+        to: whom it was sent to.
+        refused: members that it was sent to before in vain.
+        sent: how often it was sent to this one.
+        due_at: when to send again, in seconds.
+    """
+
+    message: NewNode
+    to: Contact
+    refused: tuple[LogicalAddress, ...]
+    sent: int
+    due_at: float
+
+
+@define(eq=False)
+class Handovers:
+    """The handovers under way, by nonce.
+
+    Attributes:
+        lost: how many were given up because there were too many.
+    """
+
+    _nonce: int
+    lost: int = field(init=False, default=0)
+    _pending: dict[int, Handover] = field(init=False, factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    @property
+    def next_at(self) -> float:
+        """When `due` has something to do; inf for never."""
+        return min((handover.due_at for handover in self._pending.values()), default=inf)
+
+    def begin(
+        self,
+        joiner: Contact,
+        hops: int,
+        to: Contact,
+        refused: tuple[LogicalAddress, ...],
+        now: float,
+    ) -> NewNode:
+        """The NewNode to send now."""
+        if len(self._pending) >= MOST_HANDOVERS:
+            del self._pending[next(iter(self._pending))]
+            self.lost += 1
+        self._nonce = self._nonce % 0xFFFF_FFFF + 1
+        message = NewNode(joiner, hops, self._nonce)
+        self._pending[self._nonce] = Handover(message, to, refused, 1, now + WAITS[0])
+        return message
+
+    def holds(self, joiner: Contact) -> bool:
+        """Whether this member is being handed over."""
+        return any(handover.message.joiner == joiner for handover in self._pending.values())
+
+    def acknowledged(self, nonce: int) -> None:
+        """Somebody else holds the reference now."""
+        self._pending.pop(nonce, None)
+
+    def due(self, now: float) -> tuple[list[Handover], list[Handover]]:
+        """Take the handovers that were not acknowledged in time.
+
+        Returns:
+            Those that are to be sent again, and those that this member never acknowledged.
+        """
+        again: list[Handover] = []
+        failed: list[Handover] = []
+        for nonce, handover in list(self._pending.items()):
+            if handover.due_at > now:
+                continue
+            if handover.sent == len(WAITS):
+                del self._pending[nonce]
+                failed.append(handover)
+            else:
+                handover.due_at = now + WAITS[handover.sent]
+                handover.sent += 1
+                again.append(handover)
+        return again, failed
+
+    def clear(self) -> None:
+        """Forget every handover."""
+        self._pending.clear()
+
+    def shift(self, lateness: float) -> None:
+        """Forgive a time in which this member did not listen, in seconds."""
+        for handover in self._pending.values():
+            handover.due_at += lateness
+
+
+@define(eq=False)
+class Received:
+    """The NewNodes that came lately, so that a repeated one is known again."""
+
+    _until: dict[tuple[Contact, int], float] = field(init=False, factory=dict)
+
+    def is_new(self, sender: Contact, nonce: int, now: float) -> bool:
+        """Note a NewNode; whether it is the first with this nonce from this sender."""
+        key = (sender, nonce)
+        if self._until.get(key, -inf) > now:
+            return False
+        self._until.pop(key, None)
+        for oldest, until in self._until.items():
+            if until > now and len(self._until) < MOST_RECEIVED:
+                break
+            del self._until[oldest]
+            break
+        self._until[key] = now + REMEMBERED
+        return True
