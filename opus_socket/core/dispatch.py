@@ -1,22 +1,44 @@
-"""What the forwarding engine answers: outputs, deliveries, losses, and its statistics.
+"""What goes into the forwarding engine and comes out: settings, dispatches, statistics.
 
 Its one rule: whatever goes to one neighbor in one traffic class stays in the order in which it
-came, and a piece always holds whole frames.
+came.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 
-from attrs import define, field, frozen
+from attrs import asdict, define, field, frozen
 
 from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.events import Event
 from opus_socket.core.message import OverlayMessage
 
-Piece = bytes | bytearray | memoryview
-"""Whole frames for a wire. A memoryview dies when its receive buffer is filled again: what is
-not written at once must be copied. Others may be kept, and are never changed."""
+Piece = bytes | memoryview
+"""Bytes for a wire. A memoryview dies when its receive buffer is filled again: what is not
+written at once must be copied. Bytes may be kept."""
+
+
+@frozen
+class EngineSettings:
+    """How a forwarding engine is set up.
+
+    Attributes:
+        hop_limit: hops of a message that asks for no other number, 1..65,535.
+        maximum_frame: the longest frame, sent or received, in bytes.
+        reports_per_second: control messages about losses, for each source.
+        routes: route decisions that are kept.
+        lanes: duplicate windows that are kept (see `duplicates`).
+        lane_lifetime: seconds after which an unused window may go.
+    """
+
+    hop_limit: int = 1024
+    maximum_frame: int = 16_384
+    reports_per_second: int = 10
+    routes: int = 4096
+    lanes: int = 1024
+    lane_lifetime: float = 60.0
 
 
 @define(eq=False)
@@ -26,7 +48,7 @@ class Output:
     Attributes:
         contact: the neighbor.
         traffic_class: the queue to use, 0..255.
-        pieces: whole frames, in order.
+        pieces: in order, and together whole frames.
         frames: how many.
         size: how many bytes.
     """
@@ -92,71 +114,131 @@ class Dispatch:
 
 
 @define(eq=False)
-class OutputBuilder:
-    """Collects what is sent, joining neighboring parts of one buffer that share their outputs.
+class Batch:
+    """One call of the engine in progress: its input, and what has come of it so far.
 
-    Args:
-        buffer: what views are taken of.
+    What is sent on is collected here, and neighboring parts of the buffer that go the same way
+    are joined.
+
+    Attributes:
+        buffer: frames.
+        arrived_from: the neighbor they came from; None for this member's own.
+        now: seconds.
+        mutable: whether the buffer may be changed.
+        dispatch: what has come of it.
+        relayed, relayed_size: frames of others that were sent on, each once, and their bytes.
+        delivered_size: bytes of the frames that were delivered.
     """
 
     buffer: memoryview
-    frames: int = 0
-    """Frames put so far, whatever the number of their outputs."""
-    size: int = 0
+    arrived_from: LogicalAddress | None
+    now: float
+    mutable: bool
+    dispatch: Dispatch = field(factory=Dispatch)
+    relayed: int = 0
+    relayed_size: int = 0
+    delivered_size: int = 0
     _outputs: dict[tuple[Contact, int], Output] = field(factory=dict, init=False)
-    _contacts: Sequence[Contact] = field(default=(), init=False)
+    _contacts: tuple[Contact, ...] = field(default=(), init=False)
     _class: int = field(default=0, init=False)
     _start: int = field(default=0, init=False)
     _stop: int = field(default=0, init=False)
-    _count: int = field(default=0, init=False)
+    _frames: int = field(default=0, init=False)
 
-    def put_view(
-        self, contacts: Sequence[Contact], traffic_class: int, start: int, stop: int, frames: int
+    def send_part(
+        self,
+        contacts: tuple[Contact, ...],
+        traffic_class: int,
+        start: int,
+        stop: int,
+        frames: int,
     ) -> None:
         """Send a part of the buffer to these contacts."""
         if start == self._stop and contacts == self._contacts and traffic_class == self._class:
             self._stop = stop
-            self._count += frames
+            self._frames += frames
             return
         self._flush()
         self._contacts, self._class = contacts, traffic_class
-        self._start, self._stop, self._count = start, stop, frames
+        self._start, self._stop, self._frames = start, stop, frames
 
-    def put_piece(
-        self, contacts: Sequence[Contact], traffic_class: int, piece: Piece, frames: int
+    def send(
+        self,
+        contacts: tuple[Contact, ...],
+        traffic_class: int,
+        pieces: list[Piece],
+        frames: int,
+        size: int,
     ) -> None:
-        """Send a piece that is not a part of the buffer."""
+        """Send bytes that are no part of the buffer."""
         self._flush()
-        self._put(contacts, traffic_class, piece, frames)
-
-    def finish(self) -> list[Output]:
-        """Everything that was put."""
-        self._flush()
-        return list(self._outputs.values())
-
-    def _flush(self) -> None:
-        if self._count:
-            piece = self.buffer[self._start : self._stop]
-            count, self._count = self._count, 0
-            self._put(self._contacts, self._class, piece, count)
-        self._stop = 0
-        self._contacts = ()
-
-    def _put(
-        self, contacts: Sequence[Contact], traffic_class: int, piece: Piece, frames: int
-    ) -> None:
-        size = len(piece)
-        self.frames += frames
-        self.size += size
+        outputs = self._outputs
         for contact in contacts:
-            output = self._outputs.get((contact, traffic_class))
+            output = outputs.get((contact, traffic_class))
             if output is None:
-                output = Output(contact, traffic_class, [piece], frames, size)
-                self._outputs[contact, traffic_class] = output
+                outputs[contact, traffic_class] = Output(
+                    contact, traffic_class, pieces.copy(), frames, size
+                )
             else:
-                output.pieces.append(piece)
+                output.pieces += pieces
                 output.frames += frames
                 output.size += size
+
+    def finish(self, tally: Tally) -> Dispatch:
+        """The dispatch, complete and counted."""
+        self._flush()
+        dispatch = self.dispatch
+        dispatch.outputs = list(self._outputs.values())
+        tally.relayed_frames += self.relayed
+        tally.relayed_bytes += self.relayed_size
+        for output in dispatch.outputs:
+            tally.transmitted_frames += output.frames
+            tally.transmitted_bytes += output.size
+        tally.delivered_frames += len(dispatch.delivered)
+        tally.delivered_bytes += self.delivered_size
+        tally.service_frames += len(dispatch.for_services)
+        tally.duplicates += dispatch.duplicates
+        if dispatch.dropped:
+            tally.dropped.update(dispatch.dropped)
+        return dispatch
+
+    def _flush(self) -> None:
+        if self._frames:
+            frames, self._frames = self._frames, 0
+            start, stop, self._stop = self._start, self._stop, 0
+            self.send(self._contacts, self._class, [self.buffer[start:stop]], frames, stop - start)
+
+
+@define(eq=False)
+class Tally:
+    """The counters behind `EngineStatistics`, under the same names."""
+
+    originated_frames: int = 0
+    originated_bytes: int = 0
+    relayed_frames: int = 0
+    relayed_bytes: int = 0
+    transmitted_frames: int = 0
+    transmitted_bytes: int = 0
+    delivered_frames: int = 0
+    delivered_bytes: int = 0
+    service_frames: int = 0
+    duplicates: int = 0
+    dropped: Counter[str] = field(factory=Counter)
+    reports_sent: int = 0
+    reports_received: int = 0
+
+    def statistics(
+        self, *, route_hits: int, route_misses: int, routes: int, lanes: int
+    ) -> EngineStatistics:
+        """The figures so far, with those that the tables hold."""
+        counted = asdict(self) | {"dropped": dict(self.dropped)}
+        return EngineStatistics(
+            **counted,
+            route_hits=route_hits,
+            route_misses=route_misses,
+            routes=routes,
+            lanes=lanes,
+        )
 
 
 @frozen

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import ClassVar
 
 from attrs import field, frozen
 
@@ -65,8 +64,6 @@ SHIFT = _shifts()
 """How far right a header of 8 bytes, taken as one number, is shifted to reach each field."""
 
 MASK = {name: (1 << width) - 1 for name, width in HEADER}
-_MODE_SHIFT = SHIFT["mode"] - 32
-_CLASS_SHIFT = SHIFT["traffic_class"] - 32
 HOP_LIMIT_AT = HEADER_SIZE - 2 - SHIFT["hop_limit"] // 8
 
 
@@ -83,6 +80,14 @@ def version_and_size(buffer: bytes | memoryview, offset: int) -> tuple[int, int]
     return head >> SHIFT["version"] & MASK["version"], fixed_size(las) + length
 
 
+WORD_MASK = (
+    MASK["version"] << SHIFT["version"]
+    | MASK["las"] << SHIFT["las"]
+    | MASK["next_header"] << SHIFT["next_header"]
+) >> 32
+"""What frames of one shape have in common in their first word."""
+
+
 @frozen
 class Shape:
     """The one shape of nearly all frames: message id, then raw payload or service.
@@ -97,14 +102,8 @@ class Shape:
         fixed: bytes before those that Length counts.
         size: bytes before the payload (or before a service's id).
         frame, middle: as told above.
-        first_word: what `first word & FIRST_WORD_MASK` is.
+        first_word: what `first word & WORD_MASK` is.
     """
-
-    FIRST_WORD_MASK: ClassVar[int] = (
-        MASK["version"] << SHIFT["version"]
-        | MASK["las"] << SHIFT["las"]
-        | MASK["next_header"] << SHIFT["next_header"]
-    ) >> 32
 
     las: int
     fixed: int = field(init=False)
@@ -129,11 +128,6 @@ class Shape:
         """The first word of a frame of this shape."""
         head = mode << SHIFT["mode"] | traffic_class << SHIFT["traffic_class"]
         return self.first_word | head >> 32
-
-    @staticmethod
-    def split_word(word: int) -> tuple[int, int]:
-        """Mode and traffic class in the first word of a frame."""
-        return word >> _MODE_SHIFT & MASK["mode"], word >> _CLASS_SHIFT & MASK["traffic_class"]
 
 
 SHAPES = tuple(Shape(las) for las in range(MASK["las"] + 1))
@@ -306,8 +300,10 @@ class OverlayMessage:
     @property
     def service(self) -> int | None:
         """The id of the service that it is for; None when it is for the application."""
-        last = self.extension(Code.SERVICE)
-        return None if last is None else int.from_bytes(last.body[:4])
+        last = self.extensions[-1] if self.extensions else None
+        if last is None or last.code != Code.SERVICE:
+            return None
+        return int.from_bytes(last.body[:4])
 
     @property
     def route(self) -> tuple[LogicalAddress, ...]:

@@ -12,8 +12,17 @@ from collections.abc import Sequence
 
 from attrs import define
 
+from opus_socket.core.dispatch import Piece
 from opus_socket.core.extensions import MESSAGE_ID, Code
-from opus_socket.core.message import HEADER_SIZE, HOP_LIMIT_AT, OverlayMessage, Shape
+from opus_socket.core.message import (
+    HEADER_SIZE,
+    HOP_LIMIT_AT,
+    MASK,
+    SHIFT,
+    WORD_MASK,
+    OverlayMessage,
+    Shape,
+)
 
 RAW_ID_HEAD = struct.pack(">BBH", Code.RAW, 0, MESSAGE_ID.size)
 """The head of a message id that raw payload follows."""
@@ -25,6 +34,9 @@ SERVICE_SIZE = 4
 """Bytes of the service's id in front of a service's own."""
 
 _PIECE = 1 << 16
+_MODE_SHIFT, _MODE_MASK = SHIFT["mode"] - 32, MASK["mode"]
+_CLASS_SHIFT, _CLASS_MASK = SHIFT["traffic_class"] - 32, MASK["traffic_class"]
+_BY_REFERENCE = 4096
 _HOP_LIMIT = struct.Struct(">H")
 
 
@@ -72,6 +84,18 @@ class Run:
             self.message,
         )
 
+    def messages(self, buffer: memoryview, payload_at: int) -> list[OverlayMessage]:
+        """Copies of its frames, as messages whose payload starts at `payload_at`."""
+        starts, base = self.starts, self.starts[0]
+        data = bytes(buffer[base : self.stop])
+        if len(starts) == 1:
+            return [OverlayMessage(data, payload_at)]
+        ends = [*starts[1:], self.stop]
+        return [
+            OverlayMessage(data[start - base : end - base], payload_at)
+            for start, end in zip(starts, ends, strict=True)
+        ]
+
     def put_hop_limit(self, target: bytearray | memoryview, base: int, value: int) -> None:
         """Write a hop limit into each frame; `base` is where `target` starts in the buffer."""
         put = _HOP_LIMIT.pack_into
@@ -101,7 +125,7 @@ def scan_run(buffer: memoryview, offset: int, shape: Shape, maximum: int) -> Run
     word, length, middle, first, head = unpack(buffer, offset)
     stop = offset + fixed + length
     if (
-        word & Shape.FIRST_WORD_MASK != shape.first_word
+        word & WORD_MASK != shape.first_word
         or head != length - empty
         or stop > end
         or fixed + length > maximum
@@ -134,10 +158,9 @@ def scan_run(buffer: memoryview, offset: int, shape: Shape, maximum: int) -> Run
         starts.append(stop)
         stop = following
         expected += 1
-    mode, traffic_class = shape.split_word(word)
     return Run(
-        mode,
-        traffic_class,
+        word >> _MODE_SHIFT & _MODE_MASK,
+        word >> _CLASS_SHIFT & _CLASS_MASK,
         hop_limit,
         source,
         destination,
@@ -168,8 +191,11 @@ def run_of(message: OverlayMessage, identity: tuple[int, int], start: int) -> Ru
 
 def make_frames(
     shape: Shape, word: int, middle: bytes, first: int, prefix: bytes, payloads: Sequence[bytes]
-) -> list[bytes]:
-    """Frames of the usual shape, joined to pieces of about 64 KiB that hold whole frames.
+) -> list[Piece]:
+    """Frames of the usual shape, in pieces that together hold whole frames.
+
+    Short payloads are joined to pieces of about 64 KiB. Long ones are pieces by themselves: to
+    copy them costs more than to write one piece more.
 
     Args:
         shape: of the overlay's addresses.
@@ -180,15 +206,21 @@ def make_frames(
         payloads: one a frame.
     """
     pack, size, empty = shape.frame.pack, shape.size, shape.size - shape.fixed
-    pieces: list[bytes] = []
+    pieces: list[Piece] = []
     parts: list[bytes] = []
     total = 0
     for sequence, payload in enumerate(payloads, first):
         body = len(prefix) + len(payload)
-        if total + size + body > _PIECE and parts:
+        parts += (pack(word, empty + body, middle, sequence, body), prefix)
+        total += size + body
+        if body >= _BY_REFERENCE:
+            pieces += (b"".join(parts), bytes(payload))
+            parts, total = [], 0
+            continue
+        parts.append(payload)
+        if total >= _PIECE:
             pieces.append(b"".join(parts))
             parts, total = [], 0
-        parts += (pack(word, empty + body, middle, sequence, body), prefix, payload)
-        total += size + body
-    pieces.append(b"".join(parts))
+    if parts:
+        pieces.append(b"".join(parts))
     return pieces
