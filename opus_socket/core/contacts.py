@@ -23,7 +23,7 @@ from random import Random
 
 from attrs import define, fields, frozen
 
-from opus_socket.core.addresses import Contact, Endpoint, OverlayID
+from opus_socket.core.addresses import Contact, OverlayID
 from opus_socket.core.answering import Answerer
 from opus_socket.core.correspondence import Correspondence, Patience
 from opus_socket.core.effects import DriverEffect, Kind, Role, Transmit, TransmitGroup
@@ -135,11 +135,6 @@ class ContactFinder:
         """When it wants to be woken, in seconds; inf for never."""
         return self._timers.earliest
 
-    @property
-    def seen(self) -> Endpoint | None:
-        """This member's endpoint as a server or buddy saw it; None until one did."""
-        return self._search.seen
-
     def statistics(self) -> FinderStatistics:
         """What it has done so far."""
         return FinderStatistics(*(self._counts[f.name] for f in fields(FinderStatistics)))
@@ -163,9 +158,10 @@ class ContactFinder:
         never stable cannot lead and is looked after as a joiner.
 
         Raises:
-            LocalProtocolError: before `begin` or after `leave`.
+            LocalProtocolError: before `begin`.
         """
-        self._own()
+        if self._is_silent():
+            return ()
         if role is Role.LEADER and self._answerer.confirmed:
             self._leads(now)
         else:
@@ -179,9 +175,10 @@ class ContactFinder:
         leaders. Of announcements that come too fast only the newest is made.
 
         Raises:
-            LocalProtocolError: the message is too long, or before `begin` or after `leave`.
+            LocalProtocolError: the message is too long, or before `begin`.
         """
-        self._own()
+        if self._is_silent():
+            return ()
         if len(body) > MAX_ANNOUNCEMENT:
             raise LocalProtocolError(
                 f"an announcement of {len(body)} bytes; {MAX_ANNOUNCEMENT} are allowed"
@@ -238,11 +235,11 @@ class ContactFinder:
                 return self._count(self._search.replied(message, now), now)
             case Refusal():
                 return self._count(self._search.refused(message, now), now)
-            case Request(source=source) if source.same_member(self._own()):
+            case Request(source=source) if source.same_member(self._asking.own):
                 return self._count(self._search.met_itself(message.nonce, now), now)
             case Request():
                 return self._answerer.answer(
-                    message, len(body), sender, self._own(), self._neighbors, now
+                    message, len(body), sender, self._asking.own, self._neighbors, now
                 )
             case Announcement():
                 return self._on_announcement(message, len(body), sender, now)
@@ -267,10 +264,15 @@ class ContactFinder:
         effects += self._count(self._search.settle(now), now)
         return effects
 
-    def _own(self) -> Contact:
-        if self._left or self._asking.source is None:
-            raise LocalProtocolError("the contact finder has not begun, or has left")
-        return self._asking.source
+    def _is_silent(self) -> bool:
+        """Whether it has left.
+
+        Raises:
+            LocalProtocolError: it has not begun.
+        """
+        if self._asking.source is None:
+            raise LocalProtocolError("the contact finder has not begun; call begin() first")
+        return self._left
 
     def _leads(self, now: float) -> None:
         self._leads_until = now + 5 * self._settings.rendezvous_period
@@ -309,7 +311,7 @@ class ContactFinder:
     ) -> FinderEffects:
         if message.overlay != self._overlay_id:
             raise RemoteProtocolError("other_overlay", message.overlay)
-        own, source = self._own(), message.source
+        own, source = self._asking.own, message.source
         if source.same_member(own):
             return ()
         effects: list[FinderEffect] = []

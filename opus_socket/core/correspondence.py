@@ -124,6 +124,12 @@ class Correspondence:
     source: Contact | None = None
     _open: dict[int, Exchange] = field(factory=dict, init=False)
 
+    @property
+    def own(self) -> Contact:
+        """The member's own contact, known once it has begun."""
+        assert self.source is not None, "nothing is sent or received before begin()"
+        return self.source
+
     def open(self, *purposes: Purpose) -> Iterator[Exchange]:
         """The open requests for any of these purposes."""
         return (exchange for exchange in self._open.values() if exchange.purpose in purposes)
@@ -183,13 +189,13 @@ class Correspondence:
 
     def announcement(self, body: bytes, *, member: bool) -> bytes:
         """The bytes of an announcement of a protocol message."""
-        return self._announcement(self._own, member, body)
+        return self._announcement(self.own, member, body)
 
     def call(self, *, member: bool) -> bytes:
         """The bytes by which a joiner asks the group who is there, and a member answers: as short
         for the one as for the other.
         """
-        own = self._own
+        own = self.own
         place = Contact(None, own.incarnation, own.index, own.endpoints[:1])
         return self._announcement(place, member, b"")
 
@@ -218,11 +224,6 @@ class Correspondence:
             self.close(exchange)
         return effects
 
-    @property
-    def _own(self) -> Contact:
-        assert self.source is not None, "nothing is sent before the source is known"
-        return self.source
-
     def _send_again(self, exchange: Exchange, now: float) -> Sequence[DriverEffect]:
         exchange.tries += 1
         exchange.challenges = 0
@@ -238,7 +239,7 @@ class Correspondence:
             to.cookie,
             self._overlay_id,
             self._attributes.digest,
-            self._own,
+            self.own,
             purpose,
             to.ticket,
             self._attributes.pairs if states else (),

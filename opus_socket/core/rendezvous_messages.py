@@ -102,7 +102,6 @@ class Reply(ProtocolMessage):
         verdict: a `Verdict`.
         wait_ms: for `WAIT`, when to ask again, in milliseconds.
         ticket: for `WAIT`, the asker's place among those who wait.
-        seen: the asker as its answerer sees it: its endpoint and index.
         members: at most 16 confirmed members, and whether each is a leader.
     """
 
@@ -111,7 +110,6 @@ class Reply(ProtocolMessage):
     verdict: U8
     wait_ms: U32
     ticket: U64
-    seen: Contact
     members: tuple[tuple[Contact, bool], ...]
 
 

@@ -12,7 +12,7 @@ from random import Random
 
 from attrs import define, field, frozen
 
-from opus_socket.core.addresses import Contact, Endpoint
+from opus_socket.core.addresses import Contact
 from opus_socket.core.correspondence import Correspondence, Correspondent, Exchange, Patience
 from opus_socket.core.effects import Abort, DriverEffect, Emit, Kind, Role, TransmitGroup
 from opus_socket.core.events import ContactFailed
@@ -108,7 +108,6 @@ class Search:
 
     Attributes:
         servers: the rendezvous servers.
-        seen: this member's endpoint as an answerer saw it; None until one did.
     """
 
     _settings: FinderSettings
@@ -117,7 +116,6 @@ class Search:
     _timers: Timers
     _rng: Random
     servers: tuple[Correspondent, ...] = field(init=False)
-    seen: Endpoint | None = field(default=None, init=False)
     _buddies: tuple[Correspondent, ...] = field(init=False)
     _insisting: Patience = field(init=False)
     _sparing: Patience = field(init=False)
@@ -171,7 +169,6 @@ class Search:
         exchange = self._asking.answered(reply.nonce)
         if exchange is None:
             return ()
-        self.seen = reply.seen.endpoints[0]
         if self._round is None or exchange.purpose is not self._round.purpose:
             return ()
         match reply.verdict:
@@ -277,8 +274,8 @@ class Search:
     def _found(
         self, to: Correspondent, members: Sequence[tuple[Contact, bool]], now: float
     ) -> SearchEffects:
-        search, own = self._round, self._asking.source
-        if search is None or own is None:
+        search, own = self._round, self._asking.own
+        if search is None:
             return ()
         others = tuple(contact for contact, _ in members if not contact.same_member(own))
         if not others:

@@ -427,7 +427,7 @@ def _reply(
     ticket: int = 0,
     members: tuple[tuple[Contact, bool], ...] = (),
 ) -> ServerEffects:
-    return _send(request, sender, Reply(request.nonce, verdict, wait_ms, ticket, sender, members))
+    return _send(request, sender, Reply(request.nonce, verdict, wait_ms, ticket, members))
 
 
 def _send(request: Request, sender: Contact, message: Message) -> ServerEffects:

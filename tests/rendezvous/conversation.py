@@ -117,7 +117,7 @@ class Host:
 
     wire: Wire
     endpoint: Endpoint
-    settings: ServerSettings = ServerSettings()
+    settings: ServerSettings = field(factory=ServerSettings)
     machine: RendezvousServer = field(init=False)
 
     def __attrs_post_init__(self) -> None:
