@@ -5,14 +5,15 @@ Its one rule: a configuration that exists is a valid one; whatever is not allowe
 
 The rooms: `overlay` (`OverlayConfig`, and how it is loaded and changed), `tables` (every setting
 with its default, unit, meaning and bounds), `layers` (files, options and arguments over each
-other), `endpoints` (host and port as people write them).
+other), `endpoints` (host and port as people write them), `example` (`hypercast.toml.example`).
 """
 
 from __future__ import annotations
 
 from opus_socket.config.endpoints import parse_host_port
+from opus_socket.config.example import example_text
 from opus_socket.config.layers import Layer, file_layer
-from opus_socket.config.overlay import OverlayConfig
+from opus_socket.config.overlay import OverlayConfig, find_setting
 from opus_socket.config.tables import (
     LoggingConfig,
     NodeAdapterConfig,
@@ -31,6 +32,8 @@ __all__ = [
     "RendezvousConfig",
     "SocketAdapterConfig",
     "SocketConfig",
+    "example_text",
     "file_layer",
+    "find_setting",
     "parse_host_port",
 ]

@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 from attrs import frozen
 
-from opus_socket.core.settings import dotted, refused, table_given
+from opus_socket.core.settings import dotted, given_of, refused
 from opus_socket.errors import ConfigurationError
 
 
@@ -58,9 +58,8 @@ def merge(
     table: str = "",
 ) -> None:
     """Put one layer's values over those of earlier layers, which `tree` holds."""
-    earlier = origins.get(table)
-    if origin and origin != earlier:
-        origins[table] = f"{earlier}, {origin}" if earlier else origin
+    earlier = [place for place in origins.get(table, "").split(", ") if place != origin]
+    origins[table] = ", ".join(place for place in (*earlier, origin) if place)
     for key, value in values.items():
         name, _, rest = key.partition(".")
         path = dotted(table, name)
@@ -72,7 +71,7 @@ def merge(
             continue
         below = tree.get(name, {})
         if attrs.has(type(below)):
-            below = table_given(below)
+            below = given_of(below)
         if not isinstance(below, dict):
             raise refused(path, below, "a table", origins)
         tree[name] = below

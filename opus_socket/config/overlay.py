@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Self
 
+import attrs
 from attrs import field, frozen
 
+from opus_socket import registry
 from opus_socket.config.layers import Layer, file_layer, merge
 from opus_socket.config.tables import (
     LoggingConfig,
@@ -22,8 +24,17 @@ from opus_socket.config.tables import (
     SocketConfig,
 )
 from opus_socket.core.addresses import OverlayID
+from opus_socket.core.key_attributes import KeyAttributes
 from opus_socket.core.setting_types import toml_value
-from opus_socket.core.settings import Origins, Table, read_table, refused, setting, settings_of
+from opus_socket.core.settings import (
+    Origins,
+    Setting,
+    Table,
+    read_table,
+    refused,
+    setting,
+    settings_of,
+)
 from opus_socket.errors import LocalProtocolError
 
 
@@ -106,7 +117,10 @@ class OverlayConfig(Table):
     def __attrs_post_init__(self) -> None:
         if self.node_adapter.kind == "tcp" and self.socket_adapter.kind != "tcp":
             raise refused("node_adapter.kind", "tcp", "udp, or tcp with socket_adapter.kind tcp")
-        self.key_pairs()
+        try:
+            KeyAttributes(self.key_pairs())
+        except LocalProtocolError as error:
+            raise refused("key_attributes", self.key_attributes, str(error)) from error
 
     @classmethod
     def load(cls, path: str | PathLike[str], overrides: Mapping[str, object] | None = None) -> Self:
@@ -118,7 +132,8 @@ class OverlayConfig(Table):
         Raises:
             ConfigurationError: no such file, not TOML, not UTF-8, or a value not allowed.
         """
-        return cls.layered(file_layer(path), Layer("argument", overrides or {}))[0]
+        arguments = [Layer("argument", overrides)] if overrides else []
+        return cls.layered(file_layer(path), *arguments)[0]
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> Self:
@@ -175,3 +190,20 @@ class OverlayConfig(Table):
                     value = leaf.value
                     pairs[leaf.key] = value if isinstance(value, str) else toml_value(value)
         return tuple(sorted(pairs.items()))
+
+
+def find_setting(key: str) -> Setting | None:
+    """What a dotted key allows; None when there is no such key.
+
+    Raises:
+        ConfigurationError: the key is a setting of a protocol that is broken.
+    """
+    table, _, name = key.rpartition(".")
+    owner: type[object] | None = OverlayConfig
+    for part in table.split(".") if table else ():
+        if owner is NodeConfig and part in registry.names(registry.PROTOCOLS):
+            owner = registry.protocol(part).settings
+        else:
+            below = settings_of(owner).get(part) if owner else None
+            owner = below.type if below and attrs.has(below.type) else None
+    return settings_of(owner).get(name) if owner else None

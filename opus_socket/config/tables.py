@@ -21,6 +21,7 @@ from opus_socket.core.settings import (
     Origins,
     Table,
     dotted,
+    prefix_of,
     read_table,
     refused,
     setting,
@@ -29,6 +30,7 @@ from opus_socket.core.settings import (
     table_leaves,
     unknown_key,
 )
+from opus_socket.errors import ConfigurationError
 
 MAX_DATAGRAM = 65_507 - 16
 """Bytes that fit into a UDP datagram over IPv4 behind the 16 bytes of its own header."""
@@ -43,7 +45,10 @@ def _installed(name: str) -> None:
 
 
 def _protocol_settings(name: str, given: object, origins: Origins | None = None) -> object:
-    spec = registry.protocol(name)
+    try:
+        spec = registry.protocol(name)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{prefix_of(f'node.{name}', origins)}{error}") from error
     return read_table(spec.settings, {} if given is None else given, f"node.{name}", origins)
 
 
@@ -165,7 +170,8 @@ class NodeConfig(Table):
             elif name != "protocol":
                 known = ("protocol", *installed)
                 raise unknown_key(dotted(cls.TABLE, name), value, known, origins)
-        settings = tables.pop(protocol, None)
+        chosen = tables.pop(protocol, {})
+        settings = _protocol_settings(protocol, chosen, origins)
         return cls(protocol=protocol, settings=settings, others=tuple(tables.items()))
 
     def leaves(self) -> Iterator[Leaf]:

@@ -2,7 +2,7 @@
 
 Its one rule: a value is taken at its word. `"3"` is no number, `1` is no boolean and `true` no
 number; only a whole number stands for a float, and a list for a tuple, because TOML has no other
-way to say it. Annotations are bool, int, float, str, enumerations, `Literal`, tuples and unions
+way to say it. Numbers are finite. Annotations are bool, int, float, str, enumerations, `Literal`, tuples and unions
 of these; None in a union is the value of a key that was not given.
 """
 
@@ -80,19 +80,22 @@ def in_words(annotation: Any, bounds: str = "", choices: tuple[str, ...] = ()) -
     return _WORDS[annotation] + (bounds if annotation in (int, float) else "")
 
 
+def plain(value: object) -> object:
+    """The value that TOML and JSON have in place of an enumeration's member."""
+    return value.value if isinstance(value, Enum) else value
+
+
 def toml_value(value: object) -> str:
-    """A setting's value as TOML has it."""
-    match value:
-        case Enum():
-            return toml_value(value.value)
+    """A setting's value as TOML has it; not for None, for which TOML has no word."""
+    match plain(value):
         case bool():
             return "true" if value else "false"
-        case str():
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
-        case tuple() | list():
-            return f"[{', '.join(map(toml_value, value))}]"
-        case _:
-            return str(value)
+        case str() as text:
+            return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")
+        case tuple() | list() as entries:
+            return f"[{', '.join(map(toml_value, entries))}]"
+        case number:
+            return str(number)
 
 
 def _structured_tuple(value: object, arguments: tuple[Any, ...]) -> tuple[object, ...]:
@@ -104,12 +107,15 @@ def _structured_tuple(value: object, arguments: tuple[Any, ...]) -> tuple[object
 
 
 def _structured_float(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
+    if not isinstance(value, int | float) or isinstance(value, bool):
         raise ValueError("not a number")
     try:
-        return float(value)
+        number = float(value)
     except OverflowError:
-        raise ValueError("not a number that a float can hold") from None
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError("not a finite number")
+    return number
 
 
 def _require(value: object, condition: bool) -> object:

@@ -239,13 +239,13 @@ def read_table(cls: type[T], given: object, table: str, origins: Origins | None 
     for setting in known.values():
         if setting.required and setting.name not in values:
             raise ConfigurationError(
-                f"{_prefix(table, origins)}{dotted(table, setting.name)} is missing; "
+                f"{prefix_of(table, origins)}{dotted(table, setting.name)} is missing; "
                 f"needed: {setting.allowed}, {setting.meaning}"
             )
     try:
         return cls(**values)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{_prefix(table, origins)}{error}") from error
+        raise ConfigurationError(f"{prefix_of(table, origins)}{error}") from error
 
 
 def table_leaves(table: object, key: str) -> Iterator[Leaf]:
@@ -256,6 +256,11 @@ def table_leaves(table: object, key: str) -> Iterator[Leaf]:
             yield from value.leaves()
         else:
             yield Leaf(dotted(key, name), value, setting, setting.default_for(table))
+
+
+def given_of(table: object) -> dict[str, object]:
+    """What any table has besides its defaults, as its reader takes it."""
+    return table.given() if isinstance(table, Table) else table_given(table)
 
 
 def table_given(table: object) -> dict[str, object]:
@@ -277,6 +282,12 @@ def origin_of(key: str, origins: Origins) -> str:
     return origins.get(key, "")
 
 
+def prefix_of(key: str, origins: Origins | None) -> str:
+    """What an error begins with: the origin of the key that it names, if that is known."""
+    origin = origin_of(key, origins or {})
+    return f"{origin}: " if origin else ""
+
+
 def dotted(table: str, name: str) -> str:
     """The dotted key of a name in a table."""
     return f"{table}.{name}" if table else name
@@ -287,7 +298,7 @@ def refused(
 ) -> ConfigurationError:
     """The error for a value that is not allowed."""
     return ConfigurationError(
-        f"{_prefix(key, origins)}{key} = {_SHORT.repr(value)} is refused; allowed: {allowed}"
+        f"{prefix_of(key, origins)}{key} = {_SHORT.repr(value)} is refused; allowed: {allowed}"
     )
 
 
@@ -301,7 +312,7 @@ def unknown_key(
     hint = f" (did you mean {close[0]}?)" if close else ""
     place = f"[{table}]" if table else "the top level"
     return ConfigurationError(
-        f"{_prefix(key, origins)}unknown key {key} = {_SHORT.repr(value)}{hint}; "
+        f"{prefix_of(key, origins)}unknown key {key} = {_SHORT.repr(value)}{hint}; "
         f"allowed in {place}: {', '.join(known)}"
     )
 
@@ -326,11 +337,6 @@ def _read_value(setting: Setting, value: object, key: str, origins: Origins | No
     if isinstance(setting.type, type) and issubclass(setting.type, Table):
         return setting.type.read(value, origins or {})
     return setting.settle(value, key, origins)
-
-
-def _prefix(key: str, origins: Origins | None) -> str:
-    origin = origin_of(key, origins or {})
-    return f"{origin}: " if origin else ""
 
 
 class _Short(reprlib.Repr):

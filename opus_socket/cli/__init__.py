@@ -1,0 +1,114 @@
+"""The `opus-socket` command: its frame. Each verb is a module of this package, imported when used.
+
+Its one rule: standard output carries the result and nothing else; logs, progress and errors go to
+standard error. Exit status: 0 done, 1 the result is not what was asked, 2 bad usage or
+configuration, 130 interrupted. An `OverlayError` is one line, never a traceback.
+
+The rooms: `options` (the options that make a configuration, the same for every verb), and the
+verbs `config` and `protocols`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+
+import click
+
+from opus_socket.errors import ConfigurationError, OverlayError
+
+# Verb: its module, and its line in `opus-socket --help`, which imports none of them.
+VERBS = {
+    "config": ("opus_socket.cli.config", "Check a configuration and show what is in force."),
+    "protocols": ("opus_socket.cli.protocols", "List the installed protocols."),
+}
+
+# What may leave a verb, in the order in which one decides when several come in a group.
+_STATUS: tuple[tuple[type[BaseException], int], ...] = (
+    (KeyboardInterrupt, 130),
+    (BrokenPipeError, 1),
+    (ConfigurationError, 2),
+    (OverlayError, 1),
+)
+
+
+class LazyGroup(click.Group):
+    """A group of verbs that imports a verb's module when the verb is used, and not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs, in the order of the table."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The `command` of a verb's module."""
+        if cmd_name not in VERBS:
+            return None
+        command = import_module(VERBS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One line a verb."""
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a verb, and turn what leaves it into an exit status."""
+        try:
+            try:
+                result: object = super().invoke(ctx)
+                return result
+            finally:
+                # Here, not when the interpreter ends, a reader that has gone can be told apart.
+                sys.stdout.flush()
+        except (OverlayError, KeyboardInterrupt, BrokenPipeError, BaseExceptionGroup) as error:
+            ctx.exit(_report(error))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit status: 0 done, 1 the result is not what was asked, 2 bad usage or configuration.",
+)
+@click.version_option(package_name="opus-socket", prog_name="opus-socket")
+def main() -> None:
+    """Overlay sockets: join a named overlay, send to all of its members or to one, receive."""
+    # Imported here, so that `--help` answers at once.
+    from opus_socket.config import LoggingConfig
+    from opus_socket.logs import configure_logging
+
+    # Until the verb knows its configuration: structlog by itself would log to standard output.
+    configure_logging(LoggingConfig())
+
+
+def _report(error: BaseException) -> int:
+    """Say in one line what went wrong; the exit status."""
+    leaves = list(_leaves(error))
+    if not all(isinstance(leaf, tuple(kind for kind, _ in _STATUS)) for leaf in leaves):
+        raise error  # a defect of ours: its traceback is what we want to see
+    leaf, status = next(
+        (leaf, status) for kind, status in _STATUS for leaf in leaves if isinstance(leaf, kind)
+    )
+    if isinstance(leaf, OverlayError):
+        from structlog import get_logger
+
+        get_logger().debug("command failed", exc_info=leaf)
+        text = " ".join(str(leaf).splitlines())
+        cause = leaf.__cause__
+        if type(leaf) is OverlayError and cause is not None:  # a background task crashed
+            text += f" ({type(cause).__name__}: {' '.join(str(cause).splitlines())})"
+        click.echo(f"opus-socket: error: {text}", err=True)
+    elif isinstance(leaf, BrokenPipeError):
+        # What is still buffered can go nowhere; the interpreter would complain when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
