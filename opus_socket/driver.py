@@ -31,9 +31,10 @@ from opus_socket.adapters.poller import Poller
 from opus_socket.adapters.pool import Place, TcpLink, TcpStatistics
 from opus_socket.adapters.udp import UdpLink, UdpPort, UdpStatistics
 from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint
-from opus_socket.core.effects import Abort, DriverEffects, Emit, Kind, Transmit, TransmitGroup
-from opus_socket.core.engine import Dispatch
+from opus_socket.core.dispatch import Dispatch
+from opus_socket.core.effects import Abort, Emit, Kind, Transmit, TransmitGroup
 from opus_socket.core.events import ContactFailed, Event, MessagesDropped, NeighborRemoved
+from opus_socket.core.overlay import CoreEffects, Forward
 from opus_socket.member import Link, Member, Port
 
 TURN_BUDGET = 0.002
@@ -236,7 +237,7 @@ class Host:
             _drop_link(link)
         member.links.clear()
 
-    def perform(self, member: Member, effects: DriverEffects) -> None:
+    def perform(self, member: Member, effects: CoreEffects) -> None:
         """Do what a core asks for, then note its next deadline."""
         for effect in effects:
             if type(effect) is Transmit:
@@ -247,6 +248,8 @@ class Host:
                     if member.group is not None and member.port.udp is not None:
                         route = Route(member.tag, ANY_INDEX, member.index)
                         member.port.udp.send_to(member.group, route, kind, body)
+                case Forward(dispatch=dispatch):
+                    self.forward(member, dispatch, [])
                 case Emit(event=event):
                     self._tell(member, event)
                 case Abort(error=error):
@@ -283,6 +286,8 @@ class Host:
                 self._look_soon()
         for event in dispatch.events:
             self._tell(member, event)
+        if dispatch.for_services:
+            self.perform(member, member.core.serve(dispatch.for_services, self.now()))
 
     def flush_lone(self) -> None:
         """Write now what an application has just sent, unless it has sent before in this turn:

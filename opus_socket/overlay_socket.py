@@ -27,11 +27,10 @@ from opus_socket.adapters.flow import FlowStatistics, Intake, Output
 from opus_socket.adapters.inbox import Inbox
 from opus_socket.config import OverlayConfig
 from opus_socket.core.addresses import Contact, LogicalAddress
-from opus_socket.core.effects import DriverEffects
 from opus_socket.core.events import AddressChanged, ContactFailed, Event, Stable
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Mode
-from opus_socket.core.overlay import CoreSettings, CoreStatistics, OverlayCore
+from opus_socket.core.overlay import CoreEffects, CoreSettings, CoreStatistics, OverlayCore
 from opus_socket.driver import Host, HostStatistics
 from opus_socket.errors import JoinError, LocalProtocolError, NotJoinedError
 from opus_socket.member import Member, Port
@@ -443,7 +442,7 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
     def _let_senders_go_on(self) -> None:
         self._senders.unpark_all()
 
-    def _perform(self, member: Member, effects: DriverEffects) -> None:
+    def _perform(self, member: Member, effects: CoreEffects) -> None:
         self._host.perform(member, effects)
 
     def _publish(self, event: Event) -> None:

@@ -184,10 +184,11 @@ class Intake:
         return self._blockers > 0
 
     def wait_for(self, outputs: list[Output]) -> None:
-        """Wait until each of these outputs is open."""
+        """Wait until each of these outputs is open; some may have opened meanwhile."""
         for output in outputs:
-            self._blockers += 1
-            output.when_open(self._one_opened)
+            if output.closed:
+                self._blockers += 1
+                output.when_open(self._one_opened)
 
     def _one_opened(self) -> None:
         self._blockers -= 1

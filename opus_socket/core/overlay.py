@@ -1,9 +1,9 @@
 """`OverlayCore`: one membership in one overlay, whole, behind one set of inputs.
 
 Its one rule: it holds a node, a contact finder, a meter, a forwarding engine and services, passes
-each input to the one that it is for, and turns what they ask for into the four effects that a
-driver knows: `Transmit`, `TransmitGroup`, `Emit` and `Abort`. A core lives from `join` to the end
-of its `leave`; a member that joins again gets a new one.
+each input to the one that it is for, and turns what they ask for into the five effects that a
+driver knows: `Transmit`, `TransmitGroup`, `Forward`, `Emit` and `Abort`. A core lives from `join`
+to the end of its `leave`; a member that joins again gets a new one.
 
 A driver is this loop, and both the Trio host and the simulator are:
 
@@ -16,7 +16,8 @@ A driver is this loop, and both the Trio host and the simulator are:
         forward(core.originate(payloads, mode, key, now))    # the application's messages
         perform(core.wake(now))
 
-`forward` writes a Dispatch's outputs to neighbors and hands what it delivers to the application.
+`forward` writes a Dispatch's outputs to neighbors, hands what it delivers to the application, and
+performs `core.serve(dispatch.for_services, now)` when there is anything for services.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from attrs import define, field, frozen
 
 from opus_socket.core.addresses import Contact, LogicalAddress, OverlayID
 from opus_socket.core.contacts import ContactFinder, FinderSettings, Found, Heard
+from opus_socket.core.dispatch import Dispatch, EngineStatistics, ForService
 from opus_socket.core.effects import (
     Abort,
     Announce,
     DriverEffect,
-    DriverEffects,
     Emit,
     FindContacts,
     Kind,
@@ -43,7 +44,7 @@ from opus_socket.core.effects import (
     Transmit,
     TransmitGroup,
 )
-from opus_socket.core.engine import Dispatch, EngineSettings, EngineStatistics, ForwardingEngine
+from opus_socket.core.engine import EngineSettings, ForwardingEngine
 from opus_socket.core.events import (
     AddressChanged,
     NeighborAdded,
@@ -54,10 +55,26 @@ from opus_socket.core.events import (
 from opus_socket.core.key_attributes import KeyAttributes
 from opus_socket.core.measurement import Measured, Meter
 from opus_socket.core.node import Mode, Node, NodeContext, ProtocolSpec
+from opus_socket.core.service import (
+    Service,
+    ServiceSpec,
+    services_by_id,
+)
 from opus_socket.core.wire import Codec, ProtocolMessage
 from opus_socket.errors import RemoteProtocolError
 
 _MAX_REPEATED = 256
+
+
+@define(eq=False)
+class Forward:
+    """For the driver: what a service sends; forward it like the application's."""
+
+    dispatch: Dispatch
+
+
+CoreEffect = DriverEffect | Forward
+CoreEffects = Sequence[CoreEffect]
 
 
 @frozen
@@ -71,6 +88,7 @@ class CoreSettings:
         attributes: the key attributes that all members must agree on.
         finder: how members are found.
         engine: how messages are forwarded.
+        services: what rides on the socket, each with its settings.
     """
 
     overlay_id: OverlayID
@@ -79,6 +97,7 @@ class CoreSettings:
     attributes: KeyAttributes
     finder: FinderSettings
     engine: EngineSettings
+    services: tuple[tuple[ServiceSpec, Any], ...] = ()
     codec: Codec = field(init=False, repr=False)
 
     @codec.default
@@ -123,6 +142,7 @@ class OverlayCore:
     stable: bool = field(default=False, init=False)
     _finder: ContactFinder = field(init=False)
     _meter: Meter = field(init=False)
+    _services: dict[int, Service] = field(factory=dict, init=False)
     _version: int = field(default=-1, init=False)
     _neighbors: dict[LogicalAddress, Contact] = field(factory=dict, init=False)
     _by_place: dict[tuple[str, int, int], LogicalAddress] = field(factory=dict, init=False)
@@ -144,20 +164,30 @@ class OverlayCore:
         self._meter = Meter(Random(self.rng.getrandbits(64)))
         self.engine = ForwardingEngine(self.node, settings.engine, self.contact.incarnation)
         self.contact = self.node.contact
+        services_by_id(spec for spec, _ in settings.services)
+        for spec, service_settings in settings.services:
+            rng = Random(self.rng.getrandbits(64))
+            service = spec.create(NodeContext(self.contact, rng), service_settings)
+            self._services[spec.id] = service
+            self.engine.register_service(spec.id, spec.intercepts)
 
     # Life
 
-    def join(self, now: float) -> DriverEffects:
+    def join(self, now: float) -> CoreEffects:
         """Begin to look for the overlay; `Emit(Stable)` says when the place is found."""
-        out: list[DriverEffect] = []
+        out: list[CoreEffect] = []
         self._perform(self._finder.begin(self.node.contact, now), now, out)
         self._perform(self.node.start(now), now, out)
+        for code, service in self._services.items():
+            self._serve(code, service.start(now), now, out)
         self._notice_changes(now, out)
         return out
 
-    def leave(self, now: float) -> DriverEffects:
+    def leave(self, now: float) -> CoreEffects:
         """Say goodbye. The core is to be woken until `next_deadline` is inf."""
-        out: list[DriverEffect] = []
+        out: list[CoreEffect] = []
+        for code, service in self._services.items():
+            self._serve(code, service.leave(now), now, out)
         self._perform(self.node.leave(now), now, out)
         self._perform(self._finder.leave(now), now, out)
         self._notice_changes(now, out)
@@ -165,7 +195,7 @@ class OverlayCore:
 
     # Inputs
 
-    def receive(self, kind: Kind, body: bytes, sender: Contact, now: float) -> DriverEffects:
+    def receive(self, kind: Kind, body: bytes, sender: Contact, now: float) -> CoreEffects:
         """A message of another kind than overlay messages came.
 
         Args:
@@ -174,7 +204,7 @@ class OverlayCore:
             sender: where they came from.
             now: seconds.
         """
-        out: list[DriverEffect] = []
+        out: list[CoreEffect] = []
         self._received[kind] += 1
         try:
             if kind is Kind.PROTOCOL:
@@ -188,22 +218,30 @@ class OverlayCore:
         self._notice_changes(now, out)
         return out
 
-    def wake(self, now: float) -> DriverEffects:
+    def wake(self, now: float) -> CoreEffects:
         """The deadline has come."""
-        out: list[DriverEffect] = []
+        out: list[CoreEffect] = []
         if self.node.next_deadline <= now:
             self._perform(self.node.wake(now), now, out)
         if self._finder.next_deadline <= now:
             self._perform(self._finder.wake(now), now, out)
         if self._meter.next_deadline <= now:
             self._perform(self._meter.wake(now), now, out)
+        for code, service in self._services.items():
+            if service.next_deadline <= now:
+                self._serve(code, service.wake(now), now, out)
         self._notice_changes(now, out)
         return out
 
     @property
     def next_deadline(self) -> float:
         """When `wake` is due; inf for never."""
-        return min(self.node.next_deadline, self._finder.next_deadline, self._meter.next_deadline)
+        return min(
+            self.node.next_deadline,
+            self._finder.next_deadline,
+            self._meter.next_deadline,
+            *[service.next_deadline for service in self._services.values()],
+        )
 
     def switch(
         self, buffer: memoryview, arrived_from: LogicalAddress | None, now: float, *, mutable: bool
@@ -226,24 +264,32 @@ class OverlayCore:
         """The application sends: see `ForwardingEngine.originate`."""
         return self.engine.originate(payloads, mode, key, now, hop_limit=hop_limit)
 
-    def link_failed(self, contact: Contact, now: float) -> DriverEffects:
+    def serve(self, messages: Sequence[ForService], now: float) -> CoreEffects:
+        """Hand a dispatch's `for_services` to the services that they are for."""
+        out: list[CoreEffect] = []
+        for message in messages:
+            service = self._services[message.service]
+            self._serve(message.service, service.receive(message, now), now, out)
+        return out
+
+    def link_failed(self, contact: Contact, now: float) -> CoreEffects:
         """An adapter lost its connection to a contact."""
-        out: list[DriverEffect] = []
+        out: list[CoreEffect] = []
         if contact.address in self._neighbors:
             self._perform(self.node.link_failed(contact.address, now), now, out)
             self._notice_changes(now, out)
         return out
 
-    def set(self, name: str, value: object, now: float) -> DriverEffects:
+    def set(self, name: str, value: object, now: float) -> CoreEffects:
         """Turn a knob of the protocol: see `Node.set`."""
-        out: list[DriverEffect] = []
+        out: list[CoreEffect] = []
         self._perform(self.node.set(name, value, now), now, out)
         self._notice_changes(now, out)
         return out
 
-    def measure(self, contact: Contact, now: float) -> DriverEffects:
+    def measure(self, contact: Contact, now: float) -> CoreEffects:
         """Measure the round-trip time to a contact, on somebody's request."""
-        out: list[DriverEffect] = []
+        out: list[CoreEffect] = []
         self._perform([Measure(contact)], now, out)
         return out
 
@@ -278,7 +324,7 @@ class OverlayCore:
     # What machines ask for
 
     def _receive_protocol(
-        self, body: bytes, sender: Contact, now: float, out: list[DriverEffect]
+        self, body: bytes, sender: Contact, now: float, out: list[CoreEffect]
     ) -> None:
         message = self._repeated.get(body)
         if message is None:
@@ -291,7 +337,7 @@ class OverlayCore:
         if effects:
             self._perform(effects, now, out)
 
-    def _perform(self, effects: Iterable[object], now: float, out: list[DriverEffect]) -> None:
+    def _perform(self, effects: Iterable[object], now: float, out: list[CoreEffect]) -> None:
         """Carry out effects in order; those that they lead to come after them."""
         waiting = deque(effects)
         while waiting:
@@ -323,13 +369,13 @@ class OverlayCore:
                 case _:
                     raise TypeError(f"not an effect: {effect!r}")
 
-    def _notice_changes(self, now: float, out: list[DriverEffect]) -> None:
+    def _notice_changes(self, now: float, out: list[CoreEffect]) -> None:
         """Report what is different since the last look, and tell the contact finder."""
         while self.node.version != self._version:
             self._version = self.node.version
             self._notice_change(self.node, now, out)
 
-    def _notice_change(self, node: Node, now: float, out: list[DriverEffect]) -> None:
+    def _notice_change(self, node: Node, now: float, out: list[CoreEffect]) -> None:
         if node.contact is not self.contact:
             old, self.contact = self.contact.address, node.contact
             if old is not None and old != node.address:
