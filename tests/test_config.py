@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import pickle
-import re
 import tomllib
 from collections.abc import Callable
 from functools import partial
@@ -24,9 +22,7 @@ from opus_socket.config import (
     RendezvousConfig,
     SocketAdapterConfig,
     SocketConfig,
-    example_text,
     find_setting,
-    parse_host_port,
 )
 from opus_socket.core.setting_types import toml_value
 from opus_socket.errors import ConfigurationError
@@ -35,7 +31,6 @@ from plugin_distribution import install
 
 T = TypeVar("T")
 
-ROOT = Path(__file__).resolve().parents[1]
 LAB = OverlayConfig(overlay_id="lab")
 LEAVES = {leaf.key: leaf for leaf in LAB.leaves()}
 # Stated here once more, independently of the declarations.
@@ -427,42 +422,6 @@ def test_key_attributes_that_are_neither_table_nor_key(entry: str) -> None:
     assert "socket_adapter" in text
 
 
-HOSTS = st.ip_addresses(v=4).map(str) | st.ip_addresses(v=6).map(lambda ip: f"[{ip}]")
-
-
-@given(host=HOSTS, port=st.integers(0, 65_535))
-def test_host_and_port_of_any_address(host: str, port: int) -> None:
-    parsed, parsed_port = parse_host_port(f"{host}:{port}")
-    assert ipaddress.ip_address(parsed) == ipaddress.ip_address(host.strip("[]"))
-    assert parsed_port == port
-    assert parse_host_port(host, default_port=8081) == (parsed, 8081)
-
-
-@given(st.text(alphabet="0123456789abc.:[]-%/ ٣", max_size=24))
-@example("256.1.1.1:80")
-@example("::1:80")
-@example("[::1]80")
-@example("a:65536")
-@example("a:٣")
-@example("-a:1")
-@example("a b:1")
-@example("a:1\n")
-@example(f"{'a' * 64}:1")
-@example(f"{'a.' * 130}:1")
-def test_any_text_is_an_endpoint_or_an_error_with_the_key(text: str) -> None:
-    parsed = outcome(lambda: parse_host_port(text, key="--server"))
-    if isinstance(parsed, str):
-        assert parsed.startswith("--server = ")
-        assert "allowed: " in parsed
-        return
-    host, port = parsed
-    assert 0 <= port <= 65_535
-    assert re.fullmatch(r"[0-9a-z.:_%-]+", host)
-    if host[-1].isdigit() and ":" not in host and "." in host:
-        assert text.startswith(host)
-    assert text.endswith(tuple("0123456789"))
-
-
 @pytest.mark.parametrize(
     ("key", "good", "bad"),
     [
@@ -494,47 +453,3 @@ def test_settings_are_found_by_their_keys() -> None:
         assert find_setting(key) == leaf.setting
     for key in ("", "zzz", "socket.x", "x.y", "node.x.y", "overlay_id.x", "a.b.c.d"):
         assert find_setting(key) is None
-
-
-def test_the_example_file_is_what_the_settings_say() -> None:
-    """After a change of any setting: opus-socket config --example > hypercast.toml.example."""
-    text = (ROOT / "hypercast.toml.example").read_text()
-    assert text == example_text([protocol("delaunay")])
-
-
-def test_the_example_with_every_mark_taken_away_is_the_default_configuration() -> None:
-    text = (ROOT / "hypercast.toml.example").read_text()
-    assert OverlayConfig.from_mapping(tomllib.loads(text)) == LAB
-    everything = tomllib.loads(re.sub(r"(?m)^#(?=\w)", "", text))
-    assert OverlayConfig.from_mapping(everything) == LAB
-    named = {
-        f"{t}.{k}" for t, table in everything.items() if isinstance(table, dict) for k in table
-    }
-    assert {key for key in LEAVES if key.count(".") == 1} <= named
-    assert everything["node"]["delaunay"].keys() == {
-        leaf.setting.name for key, leaf in LEAVES.items() if key.startswith("node.delaunay.")
-    }
-
-
-@pytest.mark.parametrize(
-    "published",
-    [
-        "OverlayID",
-        "KeyAttributes",
-        "HCAST2-0.TTL",
-        "HCAST2-0.ReceiveBufferSize",
-        "HCAST2-0.ReadTimeout",
-        "SocketAdapter = TCP",
-        "SocketAdapter.TCP.MaximumPacketLength = 16384",
-        "SocketAdapter.UDP.MessageBufferSize = 100",
-        "Node = HC2-0",
-        "NodeAdapter = UDPMulticast",
-        "NodeAdapter.UDPServer.UdpServer0",
-        "NodeAdapter.UDPMulticastAddress",
-        "LogFileName",
-    ],
-)
-def test_the_example_says_which_published_attribute_a_setting_follows(published: str) -> None:
-    """HyperCast talk, "Property File"."""
-    prose = " ".join((ROOT / "hypercast.toml.example").read_text().replace("\n# ", " ").split())
-    assert f"Follows {published}" in prose

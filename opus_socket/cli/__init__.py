@@ -4,8 +4,8 @@ Its one rule: standard output carries the result and nothing else; logs, progres
 standard error. Exit status: 0 done, 1 the result is not what was asked, 2 bad usage or
 configuration, 130 interrupted. An `OverlayError` is one line, never a traceback.
 
-The rooms: `options` (the options that make a configuration, the same for every verb), and the
-verbs `config` and `protocols`.
+The rooms: `options` (the options that make a configuration, the same for every verb), and a module
+for each verb: `config`, `protocols`, `simulate`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ import click
 
 from opus_socket.errors import ConfigurationError, OverlayError
 
-# Verb: its module, and its line in `opus-socket --help`, which imports none of them.
+# Verb: its module, and its line in `opus-socket --help`, which imports none of them and cuts none
+# short: a line has room for 64 characters.
 VERBS = {
-    "config": ("opus_socket.cli.config", "Check a configuration and show what is in force."),
+    "simulate": (
+        "opus_socket.cli.simulate",
+        "Simulate an overlay with faults, and judge what came of it.",
+    ),
     "protocols": ("opus_socket.cli.protocols", "List the installed protocols."),
+    "config": ("opus_socket.cli.config", "Check a configuration and show what is in force."),
 }
 
 # What may leave a verb, in the order in which one decides when several come in a group.
