@@ -24,7 +24,7 @@ from itertools import count
 import trio
 from attrs import define, field, frozen
 
-from opus_socket.adapters.base import READ_SIZE, Route
+from opus_socket.adapters.base import READ_SIZE, Route, Writer
 from opus_socket.adapters.flow import Output
 from opus_socket.adapters.local import LocalLink
 from opus_socket.adapters.poller import Poller
@@ -84,6 +84,7 @@ class Host:
     _sleep: trio.CancelScope | None = field(default=None, init=False)
     _turns: int = field(default=0, init=False)
     _turn_ended: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
+    _writers: list[Writer] = field(factory=list, init=False)
     _flushed_in: int = field(default=-1, init=False)
     _looking: bool = field(default=False, init=False)
 
@@ -195,12 +196,17 @@ class Host:
         """Count bytes that break the protocol."""
         self._refused[kind] += 1
 
+    def flush_later(self, writer: Writer) -> None:
+        """It has something to write at the next flush."""
+        self._writers.append(writer)
+
     def flush(self) -> None:
         """Write what was queued on any connection."""
         self._flushed_in = self._turns
-        for port in self._ports.values():
-            if port.tcp is not None:
-                port.tcp.flush()
+        while self._writers:
+            writers, self._writers = self._writers, []
+            for writer in writers:
+                writer.flush()
 
     # What overlay sockets ask for
 

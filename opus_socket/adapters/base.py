@@ -34,6 +34,13 @@ class Route(NamedTuple):
     from_index: int
 
 
+class Writer(Protocol):
+    """Something that writes what is queued when it is told to."""
+
+    def flush(self) -> None:
+        """Write what can be written now."""
+
+
 class Switchboard(Protocol):
     """What an adapter sees of its host."""
 
@@ -70,6 +77,9 @@ class Switchboard(Protocol):
 
     def refuse(self, kind: str, tag: int | None = None) -> None:
         """Count bytes that break the protocol."""
+
+    def flush_later(self, writer: Writer) -> None:
+        """It has something to write at the next flush; to be said once until then."""
 
     def flush(self) -> None:
         """Write what was queued while the frames of the buffer were handled."""

@@ -36,19 +36,22 @@ class Inbox:
         if limit == 0:
             self.output.discarded += len(messages)
             return
-        for message in messages:
-            if self.output.admit(len(message.frame), 1, now):
-                self._messages.append(message)
-        if self._receivers:
-            self._receivers.unpark(count=len(self._messages))
+        size = sum([len(message.frame) for message in messages])
+        if self.output.admit(size, len(messages), now):
+            self._messages.extend(messages)
+            if self._receivers:
+                self._receivers.unpark(count=len(messages))
 
     def take(self, maximum: int, now: float) -> list[OverlayMessage]:
         """Up to so many messages, at once."""
         queue = self._messages
-        count = min(maximum, len(queue))
-        taken = [queue.popleft() for _ in range(count)]
+        if maximum >= len(queue):
+            taken = list(queue)
+            queue.clear()
+        else:
+            taken = [queue.popleft() for _ in range(maximum)]
         if taken:
-            self.output.release(sum(len(message.frame) for message in taken), now)
+            self.output.release(sum([len(message.frame) for message in taken]), now)
         return taken
 
     def __len__(self) -> int:

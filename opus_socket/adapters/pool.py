@@ -65,7 +65,6 @@ class TcpPort:
     _connections: dict[int, Connection] = field(factory=dict, init=False)
     _held_for: dict[int, Connection] = field(factory=dict, init=False)
     _failed_at: dict[Place, float] = field(factory=dict, init=False)
-    _dirty: list[Connection] = field(factory=list, init=False)
     _dialed: int = 0
     _accepted: int = 0
     _failed: int = 0
@@ -89,13 +88,6 @@ class TcpPort:
                     return connection
         return None
 
-    def flush(self) -> None:
-        """Write what was queued on any connection."""
-        while self._dirty:
-            dirty, self._dirty = self._dirty, []
-            for connection in dirty:
-                connection.flush()
-
     @property
     def idle(self) -> bool:
         """Whether everything queued has been handed to the system."""
@@ -111,7 +103,7 @@ class TcpPort:
         self._stop_listening()
         for connection in list(self._connections.values()):
             connection.retire()
-        self.flush()
+        self.host.flush()
 
     def close(self) -> None:
         """End everything at once."""
@@ -124,10 +116,6 @@ class TcpPort:
         return TcpStatistics(len(self._connections), self._dialed, self._accepted, self._failed)
 
     # What connections report
-
-    def touched(self, connection: Connection) -> None:
-        """It has something to write."""
-        self._dirty.append(connection)
 
     def opened(self, connection: Connection) -> None:
         """The other end has said which endpoint it is: settle which connection stays."""

@@ -50,9 +50,6 @@ class ConnectionOwner(Protocol):
     def closed(self, connection: Connection, reason: str) -> None:
         """It ended; nothing more comes or goes."""
 
-    def touched(self, connection: Connection) -> None:
-        """It has something to write at the next flush."""
-
 
 @define(eq=False)
 class Chunk:
@@ -108,6 +105,7 @@ class Connection:
     _skipping: bool = field(default=False, init=False)
     _watched: int = field(default=0, init=False)
     _shut: bool = field(default=False, init=False)
+    _touched: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._intake = Intake(self._watch)
@@ -132,7 +130,7 @@ class Connection:
             return False
         self._control.append(Chunk(route, kind, (body,), len(body), None, 0))
         self._control_size += len(body)
-        self.owner.touched(self)
+        self._touch()
         return True
 
     def send_frames(
@@ -140,10 +138,11 @@ class Connection:
     ) -> None:
         """Queue overlay messages; the output has admitted them."""
         self._data.append(Chunk(route, Kind.OVERLAY, pieces, size, output, frames))
-        self.owner.touched(self)
+        self._touch()
 
     def flush(self) -> None:
         """Write what can be written, then copy what still points into the read buffer."""
+        self._touched = False
         if self.established and self.open:
             self._write()
         if self.open:
@@ -153,7 +152,7 @@ class Connection:
     def retire(self) -> None:
         """Write what is queued, then say that nothing more will come."""
         self.retiring = True
-        self.owner.touched(self)
+        self._touch()
 
     def take_back(self) -> list[Chunk]:
         """The chunks of which nothing was written yet, no longer queued here."""
@@ -171,7 +170,12 @@ class Connection:
             else:
                 self._control.append(chunk)
                 self._control_size += chunk.size
-        self.owner.touched(self)
+        self._touch()
+
+    def _touch(self) -> None:
+        if not self._touched:
+            self._touched = True
+            self.host.flush_later(self)
 
     def _write(self) -> None:
         while True:
@@ -204,23 +208,34 @@ class Connection:
             if self._control:
                 chunk = self._control.popleft()
                 self._control_size -= chunk.size
+                size += self._put([chunk], chunk.size)
             elif self._data:
-                chunk = self._data.popleft()
+                size += self._put(*self._take_alike())
             else:
                 return
-            head = self._head(chunk)
-            if chunk.size < JOIN_BELOW * len(chunk.pieces):
-                self._wire.append(b"".join((head, *chunk.pieces)))
-            else:
-                self._wire.append(head)
-                self._wire.extend(chunk.pieces)
-            self._spans.append((None, len(head), 0))
-            self._spans.append((chunk.output, chunk.size, chunk.frames))
-            size += len(head) + chunk.size
 
-    def _head(self, chunk: Chunk) -> bytes:
-        """What must stand before a chunk's body: introductions, selection, record header."""
-        route = chunk.route
+    def _take_alike(self) -> tuple[list[Chunk], int]:
+        """The oldest chunks of overlay messages that go one way: they share a record."""
+        chunks = [self._data.popleft()]
+        size = chunks[0].size
+        while self._data and self._data[0].route == chunks[0].route and size < BYTES_PER_WRITE:
+            size += self._data[0].size
+            chunks.append(self._data.popleft())
+        return chunks, size
+
+    def _put(self, chunks: list[Chunk], size: int) -> int:
+        """Put one record on the wire; its length."""
+        head = self._head(chunks[0].route, chunks[0].kind, size)
+        pieces = [head, *(piece for chunk in chunks for piece in chunk.pieces)]
+        if size < JOIN_BELOW * len(pieces):
+            pieces = [b"".join(pieces)]
+        self._wire.extend(pieces)
+        self._spans.append((None, len(head), 0))
+        self._spans.extend((chunk.output, chunk.size, chunk.frames) for chunk in chunks)
+        return len(head) + size
+
+    def _head(self, route: Route, kind: Kind, size: int) -> bytes:
+        """What must stand before a body: introductions, selection, record header."""
         head = b""
         if route.tag not in self._announced:
             self._announced.add(route.tag)
@@ -232,7 +247,7 @@ class Connection:
                 part.to_bytes(4) for part in (route.tag, route.to_index, route.from_index)
             )
             head += record(Kind.SELECT, body)
-        return head + record_head(chunk.kind, chunk.size)
+        return head + record_head(kind, size)
 
     def _account(self, sent: int) -> None:
         now = self.host.now()
