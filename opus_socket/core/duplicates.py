@@ -64,7 +64,10 @@ class DuplicateWindows:
             Pairs (index into the run, how many from there are new), in order. A message further
             behind than the window is wide counts as seen.
         """
-        key = incarnation << 16 | first >> LANE_SHIFT
+        lane = first >> LANE_SHIFT
+        if first + count > lane + 1 << LANE_SHIFT:
+            return self._accept_across(incarnation, first, count, now)
+        key = incarnation << 16 | lane
         window = self._windows.get(key)
         if window is None:
             self._forget(now)
@@ -76,6 +79,17 @@ class DuplicateWindows:
             _advance(window, first + count - 1, count)
             return ((0, count),)
         return _accept_overlapping(window, first, count)
+
+    def _accept_across(
+        self, incarnation: int, first: int, count: int, now: float
+    ) -> Sequence[tuple[int, int]]:
+        """A run that leaves its lane: no member sends one, and nothing forbids it either."""
+        here = ((first >> LANE_SHIFT) + 1 << LANE_SHIFT) - first
+        beyond = self.accept(incarnation, first + here, count - here, now)
+        return [
+            *self.accept(incarnation, first, here, now),
+            *((here + index, new) for index, new in beyond),
+        ]
 
     def _forget(self, now: float) -> None:
         while self._windows:

@@ -1,0 +1,186 @@
+"""The forwarding engine: its fast path against a slow twin, and every promise of delivery."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from attrs import define
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine_twin import Answer, SlowEngine, StillNode
+from opus_socket.core.addresses import LogicalAddress
+from opus_socket.core.dispatch import Dispatch
+from opus_socket.core.engine import EngineSettings, ForwardingEngine
+from opus_socket.core.events import MessageLost
+from opus_socket.core.node import Mode
+
+OWN_INCARNATION = 77
+MAXIMUM = 600
+SERVICE = 0x01020304
+
+
+def settings(maximum_frame: int = MAXIMUM) -> EngineSettings:
+    return EngineSettings(maximum_frame=maximum_frame)
+
+
+def address(index: int, las: int) -> LogicalAddress:
+    return LogicalAddress((index + 1, *(10 * word + index for word in range(las))))
+
+
+def scattered_hops(las: int) -> StillNode:
+    """A node between three neighbors, 1 to 3, whose tables send every key somewhere else."""
+    neighbors = [address(index, las) for index in (1, 2, 3)]
+
+    def hops(
+        mode: Mode, key: LogicalAddress, arrived_from: LogicalAddress | None
+    ) -> list[LogicalAddress]:
+        choice = (3 * key[0] + mode) % 5
+        if mode in (Mode.UNICAST, Mode.ANYCAST):
+            return [[], neighbors[:1], neighbors[1:2], neighbors[2:], [address(9, las)]][choice]
+        return [[], neighbors[:1], neighbors[:2], neighbors[1:], neighbors][choice]
+
+    return StillNode(address(0, las), neighbors, hops, lambda key: key[0] % 2 == 0)
+
+
+def chain_bytes(chain: list[tuple[int, int, bytes]]) -> tuple[int, bytes]:
+    data = b""
+    for index, (_, flags, body) in enumerate(chain):
+        following = chain[index + 1][0] if index + 1 < len(chain) else 0
+        data += bytes((following, flags)) + len(body).to_bytes(2) + body
+    return (chain[0][0] if chain else 0), data
+
+
+@define
+class Burst:
+    """Messages of one source that follow one another."""
+
+    las: int
+    mode: int
+    source: int
+    destination: int
+    incarnation: int
+    first: int
+    lengths: list[int]
+    hop_limit: int
+    traffic_class: int
+    before: list[tuple[int, int, bytes]]
+    last: tuple[int, int, bytes] | None
+
+    def frames(self) -> list[bytes]:
+        frames = []
+        destination = address(self.destination, self.las)
+        if self.mode in (0, 1):
+            destination = LogicalAddress.everybody(self.las)
+        for index, length in enumerate(self.lengths):
+            identity = self.incarnation.to_bytes(8) + (self.first + index).to_bytes(8)
+            chain = [*self.before, (0x10, 0, identity)]
+            if self.last is not None:
+                code, flags, body = self.last
+                chain.append((code, flags, body + bytes(length)))
+            first, data = chain_bytes(chain)
+            head = bytes((self.las << 2 | self.mode, self.traffic_class, 0, first))
+            head += len(data).to_bytes(2) + self.hop_limit.to_bytes(2)
+            frames.append(head + address(self.source, self.las).wire + destination.wire + data)
+        return frames
+
+
+LASTS: list[tuple[int, int, bytes] | None] = [
+    (5, 0, b""),
+    (5, 0, b"text"),
+    (5, 2, b"flagged"),
+    (6, 0, SERVICE.to_bytes(4)),
+    (6, 0, b"\0\0\0\x09other"),
+    (6, 0, b"abc"),
+    (0x15, 0, b"unknown"),
+    (0x16, 1, b"mandatory"),
+    (0x13, 3, b"mandatory, hop by hop"),
+    (0x12, 0, b"\x02" + OWN_INCARNATION.to_bytes(8) + bytes(32)),
+    (0x12, 0, b"\x07" + OWN_INCARNATION.to_bytes(8) + bytes(8) + b"\xff" * 24),
+    (0x12, 0, b"\x01" + bytes(40)),
+    None,
+]
+BEFORES = [[], [], [], [(0x11, 0, b"\0")], [(0x44, 1, b"")], [(0x44, 3, b"")], [(0x10, 0, b"")]]
+
+
+@st.composite
+def bursts(draw: st.DrawFn, las: int) -> Burst:
+    usual = draw(st.integers(0, 3)) > 0
+    return Burst(
+        las if draw(st.integers(0, 19)) else (las + 1) % 4,
+        draw(st.integers(0, 3)),
+        draw(st.integers(0, 5)),
+        draw(st.integers(0, 5)),
+        draw(st.sampled_from([5, 6, OWN_INCARNATION])),
+        draw(st.sampled_from([0, 1, 3, 10, 5000, 2**48 - 2, 2**64 - 20])),
+        draw(st.lists(st.sampled_from([0, 1, 30, 30, 30, 300, 540]), min_size=1, max_size=12)),
+        draw(st.sampled_from([0, 1, 2, 256, 1024, 65_535])),
+        draw(st.sampled_from([0, 0, 9])),
+        [] if usual else draw(st.sampled_from(BEFORES)),
+        LASTS[draw(st.integers(0, 3))] if usual else draw(st.sampled_from(LASTS)),
+    )
+
+
+@st.composite
+def batches(draw: st.DrawFn, las: int) -> list[bytes]:
+    """What comes from a neighbor, read by read: some of it again, some of it spoiled."""
+    batches = []
+    for _ in range(draw(st.integers(1, 4))):
+        frames = [
+            frame
+            for burst in draw(st.lists(bursts(las), min_size=1, max_size=5))
+            for frame in burst.frames()
+        ]
+        if draw(st.booleans()):
+            frames = [*frames, *frames[: draw(st.integers(0, len(frames)))]]
+        data = bytearray(b"".join(frames))
+        if draw(st.booleans()):
+            for _ in range(draw(st.integers(0, 3))):
+                data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+        if draw(st.booleans()):
+            del data[draw(st.integers(0, len(data))) :]
+        batches.append(bytes(data))
+    return batches
+
+
+def plain(dispatch: Dispatch) -> Answer:
+    """A dispatch in the twin's terms, with whole outputs instead of frames."""
+    sent = {}
+    for output in dispatch.outputs:
+        data = b"".join(output.pieces)
+        assert len(data) == output.size
+        assert output.contact.address is not None
+        sent[output.contact.address, output.traffic_class] = [data]
+    assert len(sent) == len(dispatch.outputs)
+    return Answer(
+        dispatch.consumed,
+        sent,
+        [message.frame for message in dispatch.delivered],
+        [(each.service, each.message.frame) for each in dispatch.for_services],
+        [event for event in dispatch.events if isinstance(event, MessageLost)],
+        Counter(dispatch.dropped),
+        dispatch.duplicates,
+        dispatch.broken,
+    )
+
+
+@given(st.data(), st.sampled_from([0, 1, 1, 1, 3]), st.booleans())
+def test_engine_equals_its_slow_twin(data: st.DataObject, las: int, mutable: bool) -> None:
+    """Whatever comes, in whatever pieces, the engine answers as if it took frame by frame."""
+    node = scattered_hops(las)
+    fast = ForwardingEngine(node, settings(), OWN_INCARNATION)
+    fast.register_service(SERVICE)
+    slow = SlowEngine(node, OWN_INCARNATION, MAXIMUM, [SERVICE])
+    arrived_from = data.draw(st.sampled_from([None, address(1, las), address(2, las)]))
+    for now, batch in enumerate(data.draw(batches(las))):
+        expected = slow.switch(batch, arrived_from, float(now))
+        frames = {key: len(each) for key, each in expected.sent.items()}
+        expected.sent = {key: [b"".join(each)] for key, each in expected.sent.items()}
+        buffer = memoryview(bytearray(batch) if mutable else batch)
+        dispatch = fast.switch(buffer, arrived_from, float(now), mutable=mutable)
+        assert plain(dispatch) == expected
+        for output in dispatch.outputs:
+            assert output.contact.address is not None
+            assert output.frames == frames[output.contact.address, output.traffic_class]
+        if not mutable:
+            assert buffer == batch

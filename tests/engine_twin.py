@@ -1,0 +1,301 @@
+"""A forwarding engine that is obviously right, and a node that stands still.
+
+The twin handles one frame at a time, looks at every byte by itself, remembers every identity that
+it saw, and shares no code with the engine but addresses, contacts and events.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from attrs import define, field
+
+from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress
+from opus_socket.core.effects import Effects
+from opus_socket.core.events import MessageLost
+from opus_socket.core.node import Mode, Node
+from opus_socket.core.wire import ProtocolMessage
+
+Hops = Callable[[Mode, LogicalAddress, LogicalAddress | None], Sequence[LogicalAddress]]
+WINDOW = 4096
+
+
+def contact_of(address: LogicalAddress) -> Contact:
+    """A contact that nobody reaches; its port tells the members apart."""
+    port = 1 + sum((index + 1) * word for index, word in enumerate(address)) % 65_000
+    return Contact(address, 1, 0, (Endpoint("127.0.0.1", port),))
+
+
+class StillNode(Node):
+    """A node whose tables are given and change by hand only."""
+
+    next_deadline = float("inf")
+
+    def __init__(
+        self,
+        address: LogicalAddress | None,
+        neighbors: Sequence[LogicalAddress],
+        hops: Hops,
+        accepts: Callable[[LogicalAddress], bool] = lambda key: False,
+    ) -> None:
+        self.contact = (
+            Contact(None, 1, 0, (Endpoint("127.0.0.1", 1),))
+            if address is None
+            else contact_of(address)
+        )
+        self.stable = True
+        self.version = 0
+        self.table = tuple(sorted(neighbors))
+        self.hops = hops
+        self.accepted = accepts
+        self.asked = 0
+
+    @property
+    def neighbors(self) -> tuple[Contact, ...]:
+        return tuple(contact_of(address) for address in self.table)
+
+    def next_hops(
+        self, mode: Mode, key: LogicalAddress, arrived_from: LogicalAddress | None
+    ) -> tuple[LogicalAddress, ...]:
+        self.asked += 1
+        return tuple(self.hops(mode, key, arrived_from))
+
+    def accepts(self, key: LogicalAddress) -> bool:
+        return self.accepted(key)
+
+    def parent(self, root: LogicalAddress) -> LogicalAddress | None:
+        raise AssertionError("the engine asks for next hops only")
+
+    def children(self, root: LogicalAddress) -> tuple[LogicalAddress, ...]:
+        raise AssertionError("the engine asks for next hops only")
+
+    def start(self, now: float) -> Effects:
+        return ()
+
+    def receive(self, message: ProtocolMessage, sender: Contact, now: float) -> Effects:
+        return ()
+
+    def wake(self, now: float) -> Effects:
+        return ()
+
+    def leave(self, now: float) -> Effects:
+        return ()
+
+    def contacts(self, found: Sequence[Contact], now: float) -> Effects:
+        return ()
+
+
+class RefusedError(Exception):
+    """A frame that is dropped, and the reason."""
+
+
+@define
+class Frame:
+    """One frame, taken apart."""
+
+    data: bytes
+    mode: int
+    traffic_class: int
+    las: int
+    hop_limit: int
+    source: LogicalAddress
+    destination: LogicalAddress
+    chain: list[tuple[int, int, bytes]] = field(factory=list)
+
+    @classmethod
+    def of(cls, data: bytes) -> Frame:
+        las = data[0] >> 2 & 3
+        half = 4 * (las + 1)
+        frame = cls(
+            data,
+            data[0] & 3,
+            data[1],
+            las,
+            data[6] << 8 | data[7],
+            LogicalAddress.from_wire(data[8 : 8 + half]),
+            LogicalAddress.from_wire(data[8 + half : 8 + 2 * half]),
+        )
+        rest, code = data[8 + 2 * half :], data[3]
+        while code:
+            if len(frame.chain) == 8 or len(rest) < 4:
+                raise RefusedError("bad_extension")
+            length = rest[2] << 8 | rest[3]
+            body = rest[4 : 4 + length]
+            known = [seen for seen, _, _ in frame.chain]
+            if (
+                len(body) < length
+                or (code in known and code != 0x11)
+                or (code in (5, 6) and rest[0] != 0)
+                or (code == 6 and length < 4)
+                or (code == 0x10 and length != 16)
+                or (code == 0x11 and (not body or length != 1 + body[0] * half))
+                or (code == 0x12 and not body)
+            ):
+                raise RefusedError("bad_extension")
+            frame.chain.append((code, rest[1], body))
+            code, rest = rest[0], rest[4 + length :]
+        if rest:
+            raise RefusedError("bad_extension")
+        return frame
+
+    def body(self, code: int) -> bytes | None:
+        return next((body for seen, _, body in self.chain if seen == code), None)
+
+
+@define
+class Answer:
+    """What a batch came to, in plain values."""
+
+    consumed: int = 0
+    sent: dict[tuple[LogicalAddress, int], list[bytes]] = field(factory=dict)
+    delivered: list[bytes] = field(factory=list)
+    for_services: list[tuple[int, bytes]] = field(factory=list)
+    events: list[MessageLost] = field(factory=list)
+    dropped: Counter[str] = field(factory=Counter)
+    duplicates: int = 0
+    broken: str | None = None
+
+
+@define(eq=False)
+class SlowEngine:
+    """Forwards frame by frame."""
+
+    node: StillNode
+    incarnation: int
+    maximum: int
+    services: Sequence[int] = ()
+    seen: dict[tuple[int, int], list[int]] = field(factory=dict)
+    reported: list[tuple[LogicalAddress, float]] = field(factory=list)
+    reports: int = 0
+
+    def switch(self, data: bytes, arrived_from: LogicalAddress | None, now: float) -> Answer:
+        answer = Answer()
+        while len(data) - answer.consumed >= 8:
+            rest = data[answer.consumed :]
+            size = 8 + 8 * ((rest[0] >> 2 & 3) + 1) + (rest[4] << 8 | rest[5])
+            if rest[0] >> 4:
+                answer.broken = "version"
+                break
+            if size > self.maximum:
+                answer.broken = "oversize"
+                break
+            if len(rest) < size:
+                break
+            try:
+                self._handle(Frame.of(rest[:size]), arrived_from, now, answer)
+            except RefusedError as refused:
+                answer.dropped[str(refused)] += 1
+            answer.consumed += size
+        return answer
+
+    def _handle(
+        self, frame: Frame, arrived_from: LogicalAddress | None, now: float, answer: Answer
+    ) -> None:
+        here = self.node.address
+        if frame.las != here.las:
+            raise RefusedError("las")
+        identity = frame.body(0x10)
+        if identity is None:
+            raise RefusedError("no_id")
+        if any(flags & 3 == 3 and not _known(code) for code, flags, _ in frame.chain):
+            raise RefusedError("unknown_extension")
+        incarnation = int.from_bytes(identity[:8])
+        sequence = int.from_bytes(identity[8:])
+        if self._seen_before(incarnation, sequence):
+            answer.duplicates += 1
+            return
+        mode = Mode(frame.mode)
+        hops: list[LogicalAddress] = []
+        if mode is Mode.UNICAST and frame.destination == here:
+            mine = True
+        else:
+            key = frame.source if mode in (Mode.MULTICAST, Mode.FLOOD) else frame.destination
+            hops = [
+                hop
+                for hop in self.node.hops(mode, key, arrived_from)
+                if hop != arrived_from and hop in self.node.table
+            ]
+            mine = mode in (Mode.MULTICAST, Mode.FLOOD)
+            if mode is Mode.ANYCAST and not hops:
+                mine = self.node.accepted(key)
+        if mine:
+            self._deliver(frame, answer)
+        if hops and frame.hop_limit > 1:
+            left = frame.hop_limit - 1
+            data = frame.data[:6] + bytes((left >> 8, left & 255)) + frame.data[8:]
+            for hop in hops:
+                answer.sent.setdefault((hop, frame.traffic_class), []).append(data)
+        elif hops or not mine:
+            code = 1 if hops else 2
+            answer.dropped["hop_limit" if hops else "unroutable"] += 1
+            self._report(frame, code, identity, now, answer)
+
+    def _seen_before(self, incarnation: int, sequence: int) -> bool:
+        if incarnation == self.incarnation:
+            return True
+        lane = self.seen.setdefault((incarnation, sequence >> 48), [])
+        if sequence in lane or (lane and max(lane) - sequence >= WINDOW):
+            return True
+        lane.append(sequence)
+        return False
+
+    def _deliver(self, frame: Frame, answer: Answer) -> None:
+        service, control = frame.body(6), frame.body(0x12)
+        if any(flags & 1 and not _known(code) for code, flags, _ in frame.chain):
+            raise_later = "unknown_extension"
+        elif service is not None:
+            number = int.from_bytes(service[:4])
+            if number in self.services:
+                answer.for_services.append((number, frame.data))
+                return
+            raise_later = "unknown_service"
+        elif control is not None:
+            lost = self._lost(frame, control)
+            if lost is not None:
+                answer.events.append(lost)
+                return
+            size = 17 + 8 + 8 * (frame.las + 1)
+            raise_later = "bad_extension" if len(control) != size else "bad_report"
+        elif frame.body(5) is None:
+            raise_later = "no_payload"
+        else:
+            answer.delivered.append(frame.data)
+            return
+        answer.dropped[raise_later] += 1
+
+    def _lost(self, frame: Frame, control: bytes) -> MessageLost | None:
+        half = 4 * (frame.las + 1)
+        if len(control) != 17 + 8 + 2 * half or frame.mode != Mode.UNICAST:
+            return None
+        lost = int.from_bytes(control[1:9]), int.from_bytes(control[9:17])
+        if lost[0] != self.incarnation:
+            return None
+        destination = LogicalAddress.from_wire(control[-half:])
+        everybody = destination == (2**32 - 1,) * (frame.las + 1)
+        reason = {1: "hop_limit", 2: "unroutable"}.get(control[0], f"code_{control[0]}")
+        return MessageLost(lost, None if everybody else destination, reason, frame.source)
+
+    def _report(self, frame: Frame, code: int, identity: bytes, now: float, answer: Answer) -> None:
+        source, here = frame.source, self.node.address
+        if source == here or frame.mode == Mode.FLOOD:
+            return
+        if frame.body(6) is not None or frame.body(0x12) is not None:
+            return
+        hops = [hop for hop in self.node.hops(Mode.UNICAST, source, None) if hop in self.node.table]
+        if not hops or self.reported.count((source, now)) == 10:
+            return
+        self.reported.append((source, now))
+        sequence = (2 << 48) + self.reports
+        self.reports += 1
+        body = bytes((code,)) + identity + frame.data[: 8 + 8 * (frame.las + 1)]
+        chain = b"\x12\0\0\x10" + self.incarnation.to_bytes(8) + sequence.to_bytes(8)
+        chain += b"\0\0" + len(body).to_bytes(2) + body
+        head = bytes((frame.las << 2 | 2, 0, 0, 0x10)) + len(chain).to_bytes(2) + b"\x04\0"
+        for hop in hops:
+            sent = answer.sent.setdefault((hop, 0), [])
+            sent.append(head + here.wire + source.wire + chain)
+
+
+def _known(code: int) -> bool:
+    return code in (5, 6, 0x10, 0x11, 0x12)
