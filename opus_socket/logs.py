@@ -7,59 +7,84 @@ leaves it to its application where the lines go.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
 
 import structlog
-from structlog.typing import Processor
+from attrs import frozen
+from structlog.typing import Processor, WrappedLogger
 
 from opus_socket.config import LoggingConfig
 from opus_socket.errors import ConfigurationError
 
 
-def configure_logging(config: LoggingConfig) -> TextIO:
+def configure_logging(config: LoggingConfig) -> None:
     """Send every log line of this process where the configuration says.
 
     On a terminal, `console` has colors and columns; elsewhere it is one `key=value` line each.
 
-    Returns:
-        The stream that lines go to. When it is a file, whoever called may close it at the end.
-
     Raises:
         ConfigurationError: the file cannot be opened.
     """
-    stream = _open(config.file) if config.file else sys.stderr
+    terminal = not config.file and sys.stderr.isatty()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *_renderer(config.format, stream.isatty()),
+            *_renderer(config.format, terminal),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(config.level),
-        logger_factory=structlog.PrintLoggerFactory(stream),
-        # A logger that was used before this call would otherwise keep writing to the old stream.
+        logger_factory=_file_logger(config.file) if config.file else _standard_error,
+        # A logger that was used before this call would otherwise keep its old destination.
         cache_logger_on_first_use=False,
     )
-    return stream
 
 
 def _renderer(layout: str, terminal: bool) -> tuple[Processor, ...]:
+    # A traceback is text, without the values of variables: they may hold what nobody should read.
+    traceback = structlog.processors.format_exc_info
     if layout == "json":
-        return structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()
+        return traceback, structlog.processors.JSONRenderer()
     if terminal:
-        return (structlog.dev.ConsoleRenderer(colors=True),)
+        plain = structlog.dev.plain_traceback
+        return (structlog.dev.ConsoleRenderer(colors=True, exception_formatter=plain),)
     order = ["timestamp", "level", "event"]
-    logfmt = structlog.processors.LogfmtRenderer(key_order=order, bool_as_flag=False)
-    return structlog.processors.format_exc_info, logfmt
+    return traceback, structlog.processors.LogfmtRenderer(key_order=order, bool_as_flag=False)
 
 
-def _open(file: str) -> TextIO:
+def _standard_error(*_: object) -> WrappedLogger:
+    # Looked up for each line: whoever replaces sys.stderr means log lines as well.
+    return structlog.PrintLogger(sys.stderr)
+
+
+def _file_logger(file: str) -> Callable[..., WrappedLogger]:
     try:
-        return Path(file).expanduser().open("a", buffering=1, encoding="utf-8")
+        path = Path(file).expanduser()
+        path.open("a", encoding="utf-8").close()
     except (OSError, RuntimeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigurationError(
             f"logging.file = {file!r} cannot be opened: {reason}; "
             "allowed: a file that can be appended to, or nothing for standard error"
         ) from None
+    logger = _FileLogger(path)
+    return lambda *_: logger
+
+
+@frozen
+class _FileLogger:
+    """Appends each line by itself, so that no file stays open and one that was moved is made anew.
+
+    Attributes:
+        path: the file.
+    """
+
+    path: Path
+
+    def msg(self, message: str) -> None:
+        """Append one line."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{message}\n")
+
+    log = debug = info = warning = error = critical = msg

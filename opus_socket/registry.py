@@ -18,11 +18,13 @@ import attrs
 from attrs import frozen
 
 from opus_socket.core.node import ProtocolSpec
+from opus_socket.core.service import ServiceSpec
 from opus_socket.errors import ConfigurationError
 
 Spec = TypeVar("Spec")
 
 PROTOCOLS = "opus_socket.protocols"
+SERVICES = "opus_socket.services"
 
 
 @frozen
@@ -44,9 +46,7 @@ class Found(Generic[Spec]):
 
 def protocols() -> Mapping[str, ProtocolSpec]:
     """The installed protocols that work, by name, sorted."""
-    return MappingProxyType(
-        {found.name: found.spec for found in found_protocols() if found.spec is not None}
-    )
+    return _working(PROTOCOLS, ProtocolSpec)
 
 
 def protocol(name: str) -> ProtocolSpec:
@@ -62,6 +62,20 @@ def protocol(name: str) -> ProtocolSpec:
 def found_protocols() -> tuple[Found[ProtocolSpec], ...]:
     """Every declared protocol, broken ones too, sorted by name."""
     return tuple(load(PROTOCOLS, ProtocolSpec, name) for name in names(PROTOCOLS))
+
+
+def services() -> Mapping[str, ServiceSpec]:
+    """The installed services that work, by name, sorted."""
+    return _working(SERVICES, ServiceSpec)
+
+
+def service(name: str) -> ServiceSpec:
+    """The installed service of that name.
+
+    Raises:
+        ConfigurationError: it is not installed or it is broken, as for `protocol`.
+    """
+    return lookup(SERVICES, ServiceSpec, name)
 
 
 def names(group: str) -> tuple[str, ...]:
@@ -90,11 +104,11 @@ def lookup(group: str, kind: type[Spec], name: str) -> Spec:
 
 def load(group: str, kind: type[Spec], name: str) -> Found[Spec]:
     """Load one declared entry point; what is wrong with it is in the answer."""
-    entries = _declared(group, tuple(sys.path))[name]
-    owners = " and ".join(_distribution(entry) for entry in entries)
-    if len(entries) > 1:
+    declared = _declared(group, tuple(sys.path))[name]
+    owners = " and ".join(distribution for _, distribution in declared)
+    if len(declared) > 1:
         return Found(name, owners, None, "more than one distribution declares it; remove one")
-    (entry,) = entries
+    ((entry, _),) = declared
     try:
         spec: object = entry.load()
     except Exception as error:  # noqa: BLE001 - importing a third party's code can raise anything
@@ -105,10 +119,15 @@ def load(group: str, kind: type[Spec], name: str) -> Found[Spec]:
     return Found(name, owners, spec)
 
 
+def _working(group: str, kind: type[Spec]) -> Mapping[str, Spec]:
+    found = (load(group, kind, name) for name in names(group))
+    return MappingProxyType({one.name: one.spec for one in found if one.spec is not None})
+
+
 def _problem(name: str, entry: EntryPoint, kind: type[object], spec: object) -> str:
     if not isinstance(spec, kind):
         return f"{entry.value} is a {type(spec).__name__}, not a {kind.__name__}"
-    if isinstance(spec, ProtocolSpec):
+    if isinstance(spec, ProtocolSpec | ServiceSpec):
         if spec.name != name:
             return f"{entry.value} calls itself {spec.name!r}"
         if not attrs.has(spec.settings):
@@ -124,9 +143,14 @@ def _distribution(entry: EntryPoint) -> str:
 
 
 @lru_cache(maxsize=8)
-def _declared(group: str, path: tuple[str, ...]) -> Mapping[str, tuple[EntryPoint, ...]]:
-    """Entry points by name. Searching takes milliseconds, so it is done once for each path."""
-    declared: dict[str, tuple[EntryPoint, ...]] = {}
+def _declared(
+    group: str, path: tuple[str, ...]
+) -> Mapping[str, tuple[tuple[EntryPoint, str], ...]]:
+    """Entry points by name, each with the name and version of its distribution.
+
+    Searching reads many files, so it is done once for each path.
+    """
+    declared: dict[str, tuple[tuple[EntryPoint, str], ...]] = {}
     for entry in entry_points(group=group):
-        declared[entry.name] = (*declared.get(entry.name, ()), entry)
+        declared[entry.name] = (*declared.get(entry.name, ()), (entry, _distribution(entry)))
     return MappingProxyType(declared)

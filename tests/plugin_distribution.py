@@ -53,22 +53,23 @@ def install(
     monkeypatch: pytest.MonkeyPatch,
     *,
     name: str = "toy",
-    protocols: Mapping[str, str] | None = None,
+    points: Mapping[str, str] | None = None,
+    group: str = "opus_socket.protocols",
     module: str = "opus_toy",
     source: str = TOY,
 ) -> None:
     """Make a distribution in `folder` and put the folder on `sys.path` for one test.
 
     Args:
-        protocols: entry points of the group `opus_socket.protocols`.
+        points: entry points of the group.
         module, source: the one module that it installs.
     """
     information = folder / f"{name}-1.5.dist-info"
     information.mkdir(parents=True)
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
-    points = protocols or {"toy": f"{module}:SPEC"}
-    lines = "".join(f"{point} = {value}\n" for point, value in points.items())
-    (information / "entry_points.txt").write_text(f"[opus_socket.protocols]\n{lines}")
+    declared = points or {"toy": f"{module}:SPEC"}
+    lines = "".join(f"{point} = {value}\n" for point, value in declared.items())
+    (information / "entry_points.txt").write_text(f"[{group}]\n{lines}")
     (folder / f"{module}.py").write_text(source)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, module, raising=False)

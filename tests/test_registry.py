@@ -9,7 +9,16 @@ import pytest
 
 from opus_socket.config import OverlayConfig
 from opus_socket.errors import ConfigurationError
-from opus_socket.registry import PROTOCOLS, found_protocols, names, protocol, protocols
+from opus_socket.registry import (
+    PROTOCOLS,
+    SERVICES,
+    found_protocols,
+    names,
+    protocol,
+    protocols,
+    service,
+    services,
+)
 from plugin_distribution import TOY, install
 
 
@@ -73,6 +82,27 @@ def test_a_broken_plugin_harms_only_those_who_ask_for_it(
     assert "toy" not in protocols()
     with pytest.raises(ConfigurationError, match=r"toy 1\.5 cannot be used.*ZeroDivisionError"):
         OverlayConfig(overlay_id="lab", node={"protocol": "toy"})
+
+
+def test_services_are_found_in_the_same_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = "from opus_socket.core.service import ServiceSpec\nfrom attrs import make_class\n"
+    spec += "SPEC = ServiceSpec('echo', 'says it again', make_class('S', ()), lambda c, s: None)\n"
+    points = {"echo": "opus_echo:SPEC", "broken": "opus_echo:MISSING"}
+    install(
+        *(tmp_path, monkeypatch), points=points, group=SERVICES, module="opus_echo", source=spec
+    )
+    assert service("echo").summary == "says it again"
+    assert "echo" in services()
+    assert "broken" not in services()
+    assert not {"echo", "broken"} & protocols().keys()
+    with pytest.raises(
+        ConfigurationError, match=r"the service 'broken' of toy 1\.5 cannot be used"
+    ):
+        service("broken")
+    with pytest.raises(ConfigurationError, match=r"no service 'torus'.*broken, echo"):
+        service("torus")
 
 
 def test_two_distributions_with_one_name_are_both_named(

@@ -4,8 +4,9 @@ Its one rule: standard output carries the result and nothing else; logs, progres
 standard error. Exit status: 0 done, 1 the result is not what was asked, 2 bad usage or
 configuration, 130 interrupted. An `OverlayError` is one line, never a traceback.
 
-The rooms: `options` (the options that make a configuration, the same for every verb), and a module
-for each verb: `config`, `protocols`, `simulate`.
+The rooms: a module for each verb (`rendezvous`, `cat`, `host`, `simulate`, `protocols`, `config`);
+`options` (the options that make a configuration, the same for every verb); `streams`, `pipes`
+and `signals` (standard input and output, and being told to end, under Trio).
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from opus_socket.errors import ConfigurationError, OverlayError
 # Verb: its module, and its line in `opus-socket --help`, which imports none of them and cuts none
 # short: a line has room for 64 characters.
 VERBS = {
+    "rendezvous": ("opus_socket.cli.rendezvous", "Run a rendezvous server."),
+    "cat": ("opus_socket.cli.cat", "Join an overlay, send lines, print what comes."),
+    "host": ("opus_socket.cli.host", "Host many members of an overlay in one process."),
     "simulate": (
         "opus_socket.cli.simulate",
         "Simulate an overlay with faults, and judge what came of it.",

@@ -69,10 +69,7 @@ def overlay_options(
     def with_config(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         layers = take_layers(kwargs)
         config, _ = OverlayConfig.layered(*layers)
-        log = configure_logging(config.logging)
-        if config.logging.file:
-            # At the very end: the frame may log why a verb failed.
-            click.get_current_context().find_root().call_on_close(log.close)
+        configure_logging(config.logging)
         kwargs["config"] = config
         return function(*args, **kwargs)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar
 
 import attrs
@@ -205,14 +206,18 @@ class Table:
         return table_given(self)
 
 
-def settings_of(cls: type[Any]) -> dict[str, Setting]:
+def settings_of(cls: type[Any]) -> Mapping[str, Setting]:
     """The settings of an attrs class by name, in the order of their declaration."""
-    attrs.resolve_types(cls)
-    return {
-        attribute.alias or attribute.name: _declared(attribute)
-        for attribute in attrs.fields(cls)
-        if attribute.init
-    }
+    if cls not in _SETTINGS:
+        attrs.resolve_types(cls)
+        _SETTINGS[cls] = MappingProxyType(
+            {
+                attribute.alias or attribute.name: _declared(attribute)
+                for attribute in attrs.fields(cls)
+                if attribute.init
+            }
+        )
+    return _SETTINGS[cls]
 
 
 def read_table(cls: type[T], given: object, table: str, origins: Origins | None = None) -> T:
@@ -319,9 +324,9 @@ def unknown_key(
 
 def _settle_own(value: object, owner: object, attribute: attrs.Attribute[Any]) -> object:
     """The converter of every `setting`: a class made directly obeys the bounds as well."""
-    settings_of(type(owner))  # resolves the annotations, which are texts until then
     table = owner.TABLE if isinstance(owner, Table) else type(owner).__name__
-    return _declared(attribute).settle(value, dotted(table, attribute.name))
+    setting = settings_of(type(owner))[attribute.alias or attribute.name]
+    return setting.settle(value, dotted(table, attribute.name))
 
 
 def _declared(attribute: attrs.Attribute[Any]) -> Setting:
@@ -352,6 +357,8 @@ class _Short(reprlib.Repr):
 
 
 _DECLARED = {attribute.name for attribute in attrs.fields(Setting)} - {"name", "type", "default"}
+# Classes do not change, and a host makes a configuration for each of its members.
+_SETTINGS: dict[type[Any], Mapping[str, Setting]] = {}
 # A class for Python, a function for type checkers.
 _FACTORY: Any = attrs.Factory
 _SHORT = _Short()

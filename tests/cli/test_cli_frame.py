@@ -350,7 +350,7 @@ def test_protocols_lists_those_that_work_and_those_that_do_not(
     install(
         *(tmp_path / "bad", monkeypatch),
         name="acme",
-        protocols={"torus": "opus_torus:SPEC"},
+        points={"torus": "opus_torus:SPEC"},
         module="opus_torus",
         source="1 / 0",
     )
