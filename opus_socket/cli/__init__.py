@@ -6,7 +6,7 @@ configuration, 130 interrupted. An `OverlayError` is one line, never a traceback
 
 The rooms: a module for each verb (`rendezvous`, `cat`, `host`, `simulate`, `protocols`, `config`);
 `options` (the options that make a configuration, the same for every verb); `streams`, `pipes`
-and `signals` (standard input and output, and being told to end, under Trio).
+and `signals` (standard streams, lines of JSON, and being told to end, under Trio).
 """
 
 from __future__ import annotations
