@@ -205,6 +205,10 @@ class ContactFinder:
         if not (moved if self._answerer.confirmed else stable):
             return ()
         self._answerer.confirmed = True
+        if self._search.joins:
+            # It joined by an announcement while a server let it wait; asking on would take a place
+            # among those whom the server admits, and never give it back.
+            self._search.stop()
         patience = Patience(self._settings.retry, self._settings.longest_retry, CONFIRM_TRIES)
         return self._tell(Purpose.CONFIRM, patience, now)
 
@@ -311,15 +315,15 @@ class ContactFinder:
     ) -> FinderEffects:
         if message.overlay != self._overlay_id:
             raise RemoteProtocolError("other_overlay", message.overlay)
-        own, source = self._asking.own, message.source
-        if source.same_member(own):
+        source = message.source
+        if source.same_member(self._asking.own):
             return ()
         effects: list[FinderEffect] = []
         if message.member:
             # Asked even when its key attributes differ: it tells in what.
             effects += self._search.announced(source, now)
         elif not message.body and not self._answerer.confirmed:
-            self._search.called(source, own)
+            self._search.called(source, now)
         elif not message.body and now < self._leads_until:
             answer = self._asking.call(member=True)
             if len(answer) <= length:
