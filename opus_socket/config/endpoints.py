@@ -54,7 +54,7 @@ def host_port(text: str, default_port: int | None = None) -> tuple[str, int]:
     if digits is None and default_port is not None:
         return host, default_port
     if digits is None or not re.fullmatch(r"[0-9]{1,5}", digits) or int(digits) > 65_535:
-        raise ValueError("HOST:PORT, the port a whole number from 0 to 65535")
+        raise ValueError("HOST:PORT, the port a whole number up to 65535")
     return host, int(digits)
 
 

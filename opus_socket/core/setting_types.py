@@ -2,8 +2,8 @@
 
 Its one rule: a value is taken at its word. `"3"` is no number, `1` is no boolean and `true` no
 number; only a whole number stands for a float, and a list for a tuple, because TOML has no other
-way to say it. Numbers are finite. Annotations are bool, int, float, str, enumerations, `Literal`, tuples and unions
-of these; None in a union is the value of a key that was not given.
+way to say it. Numbers are finite. Annotations are bool, int, float, str, enumerations, `Literal`,
+tuples and unions of these; None in a union is the value of a key that was not given.
 """
 
 from __future__ import annotations
