@@ -93,11 +93,10 @@ class Answerer:
         if self.confirmed:
             self._counts["answered"] += 1
             told = self._rng.sample(neighbors, min(len(neighbors), MAX_MEMBERS - 1))
-            members = tuple((contact, False) for contact in (own, *told))
-            reply = Reply(request.nonce, Verdict.MEMBERS, 0, 0, members)
+            reply = Reply(request.nonce, Verdict.MEMBERS, 0, 0, (own, *told), 0)
             return _answer(sender, reply)
         if self._goes_first(own, request.source):
-            return _answer(sender, Reply(request.nonce, Verdict.WAIT, WAIT_MS, 0, ()))
+            return _answer(sender, Reply(request.nonce, Verdict.WAIT, WAIT_MS, 0, (), 0))
         return ()
 
     def _goes_first(self, own: Contact, asker: Contact) -> bool:

@@ -163,6 +163,10 @@ class Correspondence:
             return ()
         exchange.challenges += 1
         exchange.to.cookie = challenge.cookie
+        # Somebody is there: should what follows get lost, it is worth a try soon.
+        if exchange.to.is_server:
+            exchange.tries = 1
+        self._timers.set_no_later(exchange.nonce, self._patient_until(exchange, now))
         return (self._transmit(exchange),)
 
     def answered(self, nonce: int) -> Exchange | None:
@@ -227,9 +231,11 @@ class Correspondence:
     def _send_again(self, exchange: Exchange, now: float) -> Sequence[DriverEffect]:
         exchange.tries += 1
         exchange.challenges = 0
-        wait = exchange.patience.wait(exchange.tries) * self._rng.uniform(0.9, 1.1)
-        self._timers.set(exchange.nonce, now + wait)
+        self._timers.set(exchange.nonce, self._patient_until(exchange, now))
         return (self._transmit(exchange),)
+
+    def _patient_until(self, exchange: Exchange, now: float) -> float:
+        return now + exchange.patience.wait(exchange.tries) * self._rng.uniform(0.9, 1.1)
 
     def _transmit(self, exchange: Exchange) -> Transmit:
         to, purpose = exchange.to, exchange.purpose

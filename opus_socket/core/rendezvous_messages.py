@@ -27,7 +27,7 @@ from attrs import define
 from opus_socket.core.addresses import MAX_OVERLAY_ID, Contact
 from opus_socket.core.cookies import COOKIE_LENGTH
 from opus_socket.core.key_attributes import DIGEST_LENGTH, Pairs
-from opus_socket.core.wire import U8, U32, U64, Codec, ProtocolMessage
+from opus_socket.core.wire import U8, U16, U32, U64, Codec, ProtocolMessage
 from opus_socket.errors import RemoteProtocolError
 
 MAX_MEMBERS = 16
@@ -102,7 +102,8 @@ class Reply(ProtocolMessage):
         verdict: a `Verdict`.
         wait_ms: for `WAIT`, when to ask again, in milliseconds.
         ticket: for `WAIT`, the asker's place among those who wait.
-        members: at most 16 confirmed members, and whether each is a leader.
+        members: at most 16 confirmed members.
+        leaders: bit i is set when the member i is a leader.
     """
 
     code: ClassVar[int] = 3
@@ -110,7 +111,8 @@ class Reply(ProtocolMessage):
     verdict: U8
     wait_ms: U32
     ticket: U64
-    members: tuple[tuple[Contact, bool], ...]
+    members: tuple[Contact, ...]
+    leaders: U16
 
 
 @define(eq=False)

@@ -27,9 +27,6 @@ GROUP_CALLS = 3
 MAX_ANNOUNCERS = 4
 """How many announcers one search asks."""
 
-MAX_YIELDS = 4
-"""How often one search lets another joiner in the group go first."""
-
 _SEARCHES = (Purpose.JOIN, Purpose.LEAD)
 
 
@@ -45,7 +42,7 @@ class FinderSettings:
         retry: seconds after which a silent server is asked again; doubles each time.
         longest_retry: seconds; the most that it grows to.
         buddy_retry: seconds after which a silent buddy, or the group, is asked again.
-        buddy_patience: seconds for which a buddy may say "wait", because it is joining too.
+        buddy_patience: seconds for which others who are joining too may go first.
         announce_gap: seconds between two announcements at least; the newest is not lost.
         heard_rate: announcements of others a second that are given to the node, at most.
     """
@@ -78,20 +75,20 @@ class _Round:
 
     Attributes:
         purpose: `JOIN` or `LEAD`.
+        began: seconds, when it began.
         calls: how often the group is to be asked yet.
         nobody: whether a server said that nobody is there.
         found: whether members were found.
         silences: how often buddies and group were all silent.
-        yields: how often another joiner was let go first.
         announcers: how many announcers were asked.
     """
 
     purpose: Purpose
+    began: float
     calls: int
     nobody: bool = False
     found: bool = False
     silences: int = 0
-    yields: int = 0
     announcers: int = 0
 
 
@@ -141,7 +138,7 @@ class Search:
             return ()
         joins = role is Role.NEW
         calls = GROUP_CALLS if joins and self._settings.multicast else 0
-        self._round = _Round(Purpose.JOIN if joins else Purpose.LEAD, calls)
+        self._round = _Round(Purpose.JOIN if joins else Purpose.LEAD, now, calls)
         return (
             *(effect for server in self.servers for effect in self._ask(server, now)),
             *self._ask_unsure(now),
@@ -178,9 +175,9 @@ class Search:
                 return self._found(exchange.to, (), now)
             case Verdict.WAIT if self._may_wait(exchange, now):
                 self._asking.ask_later(exchange, reply, now)
-                return ()
             case _:
-                return self.settle(now)
+                pass
+        return self.settle(now)
 
     def refused(self, refusal: Refusal, now: float) -> SearchEffects:
         """A server or buddy belongs to an overlay with other key attributes.
@@ -212,15 +209,15 @@ class Search:
         search.announcers += 1
         return self._ask(Correspondent(member, False), now)
 
-    def called(self, joiner: Contact, own: Contact) -> None:
+    def called(self, joiner: Contact, now: float) -> None:
         """Another joiner asks the group. One lets the other go first, so that of joiners who
         start together one becomes the founder.
         """
         search = self._round
-        if search is None or self._timers.when("group") == inf or goes_first(own, joiner):
+        if search is None or self._timers.when("group") == inf:
             return
-        if search.yields < MAX_YIELDS:
-            search.yields += 1
+        patient = now < search.began + self._settings.buddy_patience
+        if patient and goes_first(joiner, self._asking.own):
             search.calls = GROUP_CALLS
 
     def met_itself(self, nonce: int, now: float) -> SearchEffects:
@@ -269,15 +266,14 @@ class Search:
         """Servers may let us wait for as long as they like; buddies are joining themselves."""
         if exchange.to.is_server:
             return True
-        return self.joins and now < exchange.began + self._settings.buddy_patience
+        patient = now < exchange.began + self._settings.buddy_patience
+        return patient and self.joins
 
-    def _found(
-        self, to: Correspondent, members: Sequence[tuple[Contact, bool]], now: float
-    ) -> SearchEffects:
+    def _found(self, to: Correspondent, members: Sequence[Contact], now: float) -> SearchEffects:
         search, own = self._round, self._asking.own
         if search is None:
             return ()
-        others = tuple(contact for contact, _ in members if not contact.same_member(own))
+        others = tuple(contact for contact in members if not contact.same_member(own))
         if not others:
             search.nobody |= to.is_server
             return self.settle(now)

@@ -140,14 +140,19 @@ class Cache:
             leaders_first: whether leaders take up to half of the places: for leaders, who look
                 for those of other fragments. Joiners would make a leader the hot spot.
         """
-        others = [member for member in self.members.values() if member.sender != asker]
+        members = list(self.members.values())
         chosen: list[Member] = []
         if leaders_first:
-            leaders = [member for member in others if member.leads_until > now]
-            chosen = self._rng.sample(leaders, min(len(leaders), MAX_MEMBERS // 2))
-            taken = {id(member) for member in chosen}
-            others = [member for member in others if id(member) not in taken]
-        return chosen + self._rng.sample(others, min(len(others), MAX_MEMBERS - len(chosen)))
+            leaders = [member for member in members if member.leads_until > now]
+            chosen = self._some(leaders, asker, MAX_MEMBERS // 2)
+            members = [member for member in members if member not in chosen]
+        return chosen + self._some(members, asker, MAX_MEMBERS - len(chosen))
+
+    def _some(self, members: list[Member], asker: Contact, most: int) -> list[Member]:
+        """Random ones, but not the asker."""
+        # One more than is wanted, because the asker may be among them.
+        some = self._rng.sample(members, min(len(members), most + 1))
+        return [member for member in some if member.sender != asker][:most]
 
     def listeners(self, announcer: Contact, since: float, most: int) -> list[Contact]:
         """Random ones of those who joined or led since then, other than the announcer."""

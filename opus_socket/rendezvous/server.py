@@ -25,7 +25,8 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from math import inf
 from random import Random
 
@@ -53,8 +54,9 @@ from opus_socket.errors import RemoteProtocolError
 from opus_socket.rendezvous.admission import LONGEST_WAIT, Admission
 from opus_socket.rendezvous.cache import Cache, Member
 
-PINGS = 3
-"""How many pings in a row a member may leave unanswered, one a rendezvous period."""
+PINGS = 6
+"""How many pings in a row a member may leave unanswered, two a rendezvous period: under 10 % loss
+fewer would forget the living."""
 
 CHECKS_A_WAKE = 64
 WAKE_GAP = 0.05
@@ -242,7 +244,7 @@ class RendezvousServer:
             case Purpose.CONFIRM:
                 self._counts["confirmed"] += 1
                 self._note(request, sender, 0.0, now)
-                return _reply(request, sender, Verdict.NOTED)
+                return _send(request, sender, Reply(request.nonce, Verdict.NOTED, 0, 0, (), 0))
             case Purpose.LEAVE:
                 cache = self._find(request)
                 if cache is not None:
@@ -292,7 +294,7 @@ class RendezvousServer:
     def _on_lead(self, request: Request, sender: Contact, now: float) -> ServerEffects:
         cache = self._note(request, sender, now + self._settings.entry_expiry, now)
         if cache is None:
-            return _reply(request, sender, Verdict.NOBODY)
+            return self._introduce(request, sender, (), now)
         cache.register(sender, self._settings.recent, now)
         told = cache.tell(sender, now, leaders_first=True)
         return self._introduce(request, sender, told, now)
@@ -338,17 +340,21 @@ class RendezvousServer:
         return cache
 
     def _introduce(
-        self, request: Request, sender: Contact, told: Iterable[Member], now: float
+        self, request: Request, sender: Contact, told: Sequence[Member], now: float
     ) -> ServerEffects:
-        members = tuple((member.contact, member.leads_until > now) for member in told)
-        verdict = Verdict.MEMBERS if members else Verdict.NOBODY
-        return _reply(request, sender, verdict, members=members)
+        verdict = Verdict.MEMBERS if told else Verdict.NOBODY
+        leaders = sum(1 << i for i, member in enumerate(told) if member.leads_until > now)
+        members = tuple([member.contact for member in told])
+        return _send(request, sender, Reply(request.nonce, verdict, 0, 0, members, leaders))
 
     def _wait(
         self, request: Request, sender: Contact, ticket: int, seconds: float
     ) -> ServerEffects:
         self._counts["waiting"] += 1
-        return _reply(request, sender, Verdict.WAIT, wait_ms=round(seconds * 1000), ticket=ticket)
+        milliseconds = round(seconds * 1000)
+        return _send(
+            request, sender, Reply(request.nonce, Verdict.WAIT, milliseconds, ticket, (), 0)
+        )
 
     def _caches(self) -> Iterator[Cache]:
         return (cache for alike in self._overlays.values() for cache in alike.values())
@@ -365,7 +371,7 @@ class RendezvousServer:
                 self._counts["overflows"] += 1
                 return None
         cache = Cache(
-            OverlayID(request.overlay).tag,
+            _tag(request.overlay),
             Admission(settings.admission_expiry, settings.joiners),
             settings.sample,
             settings.leaders,
@@ -397,7 +403,7 @@ class RendezvousServer:
         member.nonce = nonce
         member.pings += 1
         self._counts["pings"] += 1
-        self._check_at(now + period, cache, member)
+        self._check_at(now + period / 2, cache, member)
         ping = encode(CachePing(nonce))
         return (ServerTransmit(member.sender, Kind.RENDEZVOUS, ping, cache.tag),)
 
@@ -418,18 +424,10 @@ class RendezvousServer:
         self._sweep_at = now + self._settings.entry_expiry if self._overlays else inf
 
 
-def _reply(
-    request: Request,
-    sender: Contact,
-    verdict: Verdict,
-    *,
-    wait_ms: int = 0,
-    ticket: int = 0,
-    members: tuple[tuple[Contact, bool], ...] = (),
-) -> ServerEffects:
-    return _send(request, sender, Reply(request.nonce, verdict, wait_ms, ticket, members))
-
-
 def _send(request: Request, sender: Contact, message: Message) -> ServerEffects:
-    tag = OverlayID(request.overlay).tag
-    return (ServerTransmit(sender, Kind.RENDEZVOUS, encode(message), tag),)
+    return (ServerTransmit(sender, Kind.RENDEZVOUS, encode(message), _tag(request.overlay)),)
+
+
+@lru_cache(maxsize=1024)
+def _tag(overlay: str) -> int:
+    return OverlayID(overlay).tag

@@ -7,8 +7,9 @@ of a member: it is stable some time after it found somebody, or at once when it 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import cache
+from math import inf
 from random import Random
 from typing import Protocol
 
@@ -17,12 +18,13 @@ from attrs import define, field
 from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint, LogicalAddress, OverlayID, Use
 from opus_socket.core.contacts import ContactFinder, FinderEffect, FinderSettings, Found, Heard
 from opus_socket.core.effects import Abort, Emit, Role, Transmit, TransmitGroup
-from opus_socket.core.events import Event
+from opus_socket.core.events import ContactFailed, Event
 from opus_socket.core.key_attributes import KeyAttributes
 from opus_socket.rendezvous.server import RendezvousServer, ServerEffects, ServerSettings
 
 LAB = OverlayID("lab")
 ATTRIBUTES = KeyAttributes([("node", "delaunay"), ("socket", "plain")])
+OTHERS = KeyAttributes([("node", "hypercube"), ("socket", "plain")])
 
 
 def place(number: int) -> Endpoint:
@@ -35,9 +37,19 @@ def likely(number: int) -> Contact:
     return Contact(None, 0, ANY_INDEX, (place(number),))
 
 
+@cache
 def seen(endpoint: Endpoint, index: int = 0) -> Contact:
     """What a receiver sees of a sender."""
     return Contact(None, 0, index, (Endpoint(endpoint.host, endpoint.port, Use.UDP),))
+
+
+SERVER = FinderSettings(servers=(likely(1),))
+GROUP = FinderSettings(multicast=True)
+
+
+def buddies(*numbers: int) -> FinderSettings:
+    """Settings of a member that knows these as likely members."""
+    return FinderSettings(buddies=tuple(map(likely, numbers)))
 
 
 class Party(Protocol):
@@ -59,9 +71,9 @@ class Wire:
     """Carries bodies between endpoints, and the time.
 
     Attributes:
+        delay: seconds on the way, on average.
         lost: says of each packet (from, to, now) whether it gets lost.
-        sent: packets by (from, to).
-        quiet_after: seconds; nothing is delivered or woken later than `run` was told.
+        sent: the times at which packets left, by (from, to).
     """
 
     rng: Random
@@ -70,45 +82,45 @@ class Wire:
     lost: Rule = field(default=lambda _from, _to, _now: False)
     parties: dict[Endpoint, Party] = field(factory=dict)
     group: list[Party] = field(factory=list)
-    sent: Counter[tuple[Endpoint, Endpoint]] = field(factory=Counter)
-    _agenda: list[tuple[float, int, Callable[[], None]]] = field(factory=list)
+    sent: dict[tuple[Endpoint, Endpoint], list[float]] = field(factory=dict)
+    _agenda: list[tuple[float, int, int, Callable[[], None]]] = field(factory=list)
     _order: int = 0
 
-    def add(self, party: Party) -> None:
-        self.parties[party.endpoint] = party
-
-    def at(self, when: float, act: Callable[[], None]) -> None:
+    def at(self, when: float, act: Callable[[], None], *, after_packets: bool = False) -> None:
         self._order += 1
-        heapq.heappush(self._agenda, (when, self._order, act))
+        heapq.heappush(self._agenda, (when, after_packets, self._order, act))
 
     def send(self, source: Endpoint, to: Endpoint, body: bytes) -> None:
-        self.sent[source, to] += 1
+        self.sent.setdefault((source, to), []).append(self.now)
         if not self.lost(source, to, self.now):
-            self.at(self.now + self._delay(), lambda: self._deliver(source, to, body))
+            delay = self.delay * self.rng.uniform(0.5, 1.5)
+            self.at(self.now + delay, lambda: self._deliver(source, to, body))
+
+    def watch(self, party: Party) -> None:
+        """Wake the party when it wants it."""
+        when = party.next_deadline
+        if when < inf:
+            self.at(max(when, self.now), lambda: self._wake(party), after_packets=True)
 
     def run(self, until: float) -> None:
         """Let time pass, and everything happen that is due by then."""
-        while True:
-            woken = min((p for p in self.parties.values()), key=lambda p: p.next_deadline)
-            agenda = self._agenda[0][0] if self._agenda else float("inf")
-            when = min(agenda, max(woken.next_deadline, self.now))
-            if when > until:
-                break
-            self.now = when
-            # Packets in hand are delivered before anybody is woken, as drivers do.
-            if agenda <= when:
-                heapq.heappop(self._agenda)[2]()
-            else:
-                woken.wake(self.now)
+        while self._agenda and self._agenda[0][0] <= until:
+            self.now, _, _, act = heapq.heappop(self._agenda)
+            act()
         self.now = until
 
-    def _delay(self) -> float:
-        return self.delay * self.rng.uniform(0.5, 1.5)
+    def _wake(self, party: Party) -> None:
+        if self.parties.get(party.endpoint) is party and party.next_deadline <= self.now:
+            party.wake(self.now)
+            self.watch(party)
 
     def _deliver(self, source: Endpoint, to: Endpoint, body: bytes) -> None:
         party = self.parties.get(to)
         if party is not None:
+            before = party.next_deadline
             party.receive(body, seen(source), self.now)
+            if party.next_deadline != before:
+                self.watch(party)
 
 
 @define(eq=False)
@@ -126,7 +138,7 @@ class Host:
     def restart(self) -> None:
         rng = Random(self.wire.rng.random())
         self.machine = RendezvousServer(rng, rng.randbytes(32), self.settings)
-        self.wire.add(self)
+        self.wire.parties[self.endpoint] = self
 
     def stop(self) -> None:
         del self.wire.parties[self.endpoint]
@@ -145,6 +157,7 @@ class Host:
         for effect in effects:
             to = effect.to.endpoints[0]
             self.wire.send(self.endpoint, Endpoint(to.host, to.port), effect.body)
+        self.wire.watch(self)
 
 
 @define(eq=False)
@@ -162,6 +175,7 @@ class Joiner:
     settings: FinderSettings
     attributes: KeyAttributes = ATTRIBUTES
     join_time: float = 0.05
+    founding_time: float = 0.0
     leads: bool = False
     stable_at: float | None = None
     found: list[tuple[float, tuple[Contact, ...]]] = field(factory=list)
@@ -180,7 +194,7 @@ class Joiner:
         self.contact = Contact(address, self.incarnation, 0, (self.endpoint,))
         rng = Random(self.wire.rng.random())
         self.finder = ContactFinder(LAB, self.attributes, self.settings, rng)
-        self.wire.add(self)
+        self.wire.parties[self.endpoint] = self
         if self.settings.multicast:
             self.wire.group.append(self)
 
@@ -224,6 +238,7 @@ class Joiner:
                     self.events.append((self.wire.now, event))
                 case Abort(error=error):
                     self.errors.append(str(error))
+        self.wire.watch(self)
 
     def _begin(self) -> None:
         self.perform(self.finder.begin(self.contact, self.wire.now))
@@ -232,7 +247,8 @@ class Joiner:
     def _on_found(self, contacts: tuple[Contact, ...]) -> None:
         self.found.append((self.wire.now, contacts))
         if self.stable_at is None:
-            self.wire.at(self.wire.now + (self.join_time if contacts else 0.0), self._become_stable)
+            takes = self.join_time if contacts else self.founding_time
+            self.wire.at(self.wire.now + takes, self._become_stable)
 
     def _become_stable(self) -> None:
         self.stable_at = self.wire.now
@@ -243,3 +259,13 @@ class Joiner:
         if self.leads:
             self.perform(self.finder.find(Role.LEADER, self.wire.now))
             self.wire.at(self.wire.now + 2.0, self._lead)
+
+
+def founders(joiners: list[Joiner]) -> int:
+    """How many of them were told that nobody is there."""
+    return sum(joiner.is_founder for joiner in joiners)
+
+
+def failures(joiner: Joiner) -> list[ContactFailed]:
+    """Which contacts it reported as failed."""
+    return [event for _, event in joiner.events if isinstance(event, ContactFailed)]
