@@ -1,0 +1,192 @@
+"""The modelled network: bytes from one endpoint to another, late, lost or twice.
+
+Its one rule: what crosses it are bytes, and nothing else is shared between members. A packet meets
+the fault rules first, then the quality of the links, then the delay of its pair of endpoints.
+Every kind of message takes this way; overlay messages too, as through a UDP socket adapter, so
+what reaches the application is best effort here. Bandwidth is not modelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Protocol
+
+from attrs import define, field, frozen
+
+from opus_socket.core.addresses import Contact, Endpoint
+from opus_socket.core.effects import Kind
+from opus_socket.core.wire import MAX_BODY
+from opus_socket.errors import LocalProtocolError
+from opus_socket.simulator.network import LinkQuality, Network
+from opus_socket.simulator.rules import Delay, Drop, RuleBook
+from opus_socket.simulator.schedule import Schedule
+from opus_socket.simulator.trace import Trace
+
+_MAX_KEPT = 1 << 18
+"""Ways and names that are kept at hand, each."""
+
+
+@frozen
+class Traffic:
+    """What had been sent up to some instant, whatever became of it.
+
+    Attributes:
+        protocol: protocol messages.
+        periodic: those of them that were periodic Hellos: unchanged, from an established
+            neighbor, on the slow beat (see `SimulatedSocket`).
+        rendezvous: messages to and from rendezvous servers, buddies and the multicast group.
+        overlay: packets of overlay messages.
+        measurement: measurements and their answers.
+    """
+
+    protocol: int
+    periodic: int
+    rendezvous: int
+    overlay: int
+    measurement: int
+
+
+class Station(Protocol):
+    """Whoever lives at an endpoint."""
+
+    number: int
+    """Its number in the network: a member's, or one below 0 for a server."""
+    seen_as: Contact
+    """How others see what comes from it: its endpoint and index, and nothing else."""
+
+    @property
+    def in_group(self) -> bool:
+        """Whether it listens to the multicast group."""
+
+    def takes(self, size: int) -> bool:
+        """Whether somebody is there, with room for so many bytes."""
+
+    def arrive(self, kind: Kind, body: bytes, sender: Contact) -> None:
+        """A packet came."""
+
+
+PERFECT = LinkQuality()
+"""Links that do nothing but take their time."""
+
+
+def _settle(quality: LinkQuality) -> LinkQuality:
+    return PERFECT if quality == PERFECT else quality
+
+
+@define(eq=False)
+class Underlay:
+    """The network between the stations of one simulation.
+
+    Attributes:
+        network: the delay of each pair.
+        quality: jitter, loss, duplication and reordering, alike for all; may be changed.
+        rules: the faults in force.
+        periodic: how many periodic Hellos were sent; counted by who knows one.
+    """
+
+    schedule: Schedule
+    trace: Trace
+    network: Network
+    quality: LinkQuality = field(converter=_settle)
+    rng: Random
+    rules: RuleBook = field(factory=RuleBook)
+    periodic: int = field(default=0, init=False)
+    _sent: list[int] = field(factory=lambda: [0] * len(Kind), init=False)
+    _stations: dict[Endpoint, Station] = field(factory=dict, init=False)
+    _names: dict[bytes, Station] = field(factory=dict, init=False)
+    _ways: dict[tuple[int, int], float] = field(factory=dict, init=False)
+
+    def connect(self, station: Station) -> None:
+        """Let a station be reached at its endpoint."""
+        self._stations[station.seen_as.endpoints[0]] = station
+
+    def send(self, sender: Station, to: Contact, kind: Kind, body: bytes) -> None:
+        """Carry a packet, best effort.
+
+        Raises:
+            LocalProtocolError: a body that no datagram holds: a machine is broken.
+        """
+        self._send(sender, self._names.get(to.wire) or self._find(to), to, kind, body)
+
+    def send_group(self, sender: Station, kind: Kind, body: bytes) -> None:
+        """Carry a packet to every other station that listens to the multicast group."""
+        for station in self._stations.values():
+            if station.in_group and station is not sender:
+                self._send(sender, station, station.seen_as, kind, body)
+
+    def delay(self, a: int, b: int) -> float:
+        """Base delay of the way from one station to another, in seconds."""
+        way = (a, b)
+        delay = self._ways.get(way)
+        if delay is None:
+            if len(self._ways) >= _MAX_KEPT:
+                self._ways.clear()
+            delay = self._ways[way] = self.network.delay_ms(a, b) / 1000
+        return delay
+
+    def traffic(self) -> Traffic:
+        """What has been sent so far."""
+        sent = self._sent
+        return Traffic(
+            protocol=sent[Kind.PROTOCOL],
+            periodic=self.periodic,
+            rendezvous=sent[Kind.RENDEZVOUS],
+            overlay=sent[Kind.OVERLAY],
+            measurement=sent[Kind.MEASUREMENT],
+        )
+
+    def _send(
+        self, sender: Station, receiver: Station | None, to: Contact, kind: Kind, body: bytes
+    ) -> None:
+        if len(body) > MAX_BODY and kind is not Kind.OVERLAY:
+            raise LocalProtocolError(
+                f"a body of {len(body)} bytes does not fit into a datagram; {MAX_BODY} are allowed"
+            )
+        self._sent[kind] += 1
+        now, trace = self.schedule.now, self.trace
+        digest = trace.digest(body)
+        if receiver is None:
+            trace.note(now, "send", sender.number, to.endpoints[0], digest)
+            trace.note(now, "drop", sender.number, to.endpoints[0], digest)
+            return
+        trace.note(now, "send", sender.number, receiver.number, digest)
+        copies = self._fate(sender.number, receiver.number, len(body))
+        if not copies:
+            trace.note(now, "drop", sender.number, receiver.number, digest)
+        for delay in copies:
+            self.schedule.at(now + delay, self._arrive, receiver, sender, kind, body, digest)
+
+    def _fate(self, sender: int, receiver: int, size: int) -> Sequence[float]:
+        """After how many seconds each copy arrives."""
+        verdict = self.rules.judge(self.schedule.now, sender, receiver, size)
+        if isinstance(verdict, Drop):
+            return ()
+        delay = self.delay(sender, receiver)
+        if isinstance(verdict, Delay):
+            delay += verdict.seconds
+        if self.quality is PERFECT:
+            return (delay,)
+        return [late / 1000 for late in self.quality.transmit(delay * 1000, self.rng)]
+
+    def _arrive(
+        self, receiver: Station, sender: Station, kind: Kind, body: bytes, digest: str
+    ) -> None:
+        # Noted first: what the receiver sends in answer comes after it in the trace.
+        now, trace = self.schedule.now, self.trace
+        if receiver.takes(len(body)):
+            trace.note(now, "deliver", sender.number, receiver.number, digest)
+            receiver.arrive(kind, body, sender.seen_as)
+        else:
+            trace.note(now, "drop", sender.number, receiver.number, digest)
+
+    def _find(self, to: Contact) -> Station | None:
+        """Who lives at the first endpoint of a contact at which anybody does."""
+        for endpoint in to.endpoints:
+            station = self._stations.get(endpoint)
+            if station is not None:
+                if len(self._names) >= _MAX_KEPT:
+                    self._names.clear()
+                self._names[to.wire] = station
+                return station
+        return None
