@@ -237,7 +237,11 @@ class OverlayID(str):
 
     def __new__(cls, name: str) -> Self:
         """The name, checked."""
-        if not 1 <= len(name.encode()) <= MAX_OVERLAY_ID:
+        try:
+            length = len(name.encode())
+        except UnicodeEncodeError:
+            length = 0
+        if not 1 <= length <= MAX_OVERLAY_ID:
             raise LocalProtocolError(
                 f"not an overlay ID: {name!r}; 1 to {MAX_OVERLAY_ID} bytes of UTF-8 are allowed"
             )

@@ -1,10 +1,11 @@
 """The only place where bytes become protocol messages and back.
 
 Its one rule: a message has exactly one encoding. A protocol message is a CBOR array
-`[code, field, ...]`; whatever does not encode back to the very same bytes is refused, and with it
-trailing bytes, indefinite lengths, duplicate keys and padded numbers. Tags are refused by a
-decoder that raises for every one of them (cbor2 would otherwise compile a remote's regular
-expressions or build cycles). Elements after the known fields are counted and ignored, so that a
+`[code, field, ...]`, and its decoder is our own, because it reads less than CBOR: lists, maps,
+text, bytes, whole numbers, booleans and null, with definite and shortest lengths, to a depth of
+8. There is no path through it to tags (a general decoder would compile a remote's regular
+expressions or build cycles), floats or trailing bytes, and what a length promises is believed
+only when the bytes are there. Elements after the known fields are counted and ignored, so that a
 later version may add some. Overlay messages have their own binary header: `message.py`.
 
 A message class says what it carries by its annotations:
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import types
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import attrs
@@ -67,30 +68,18 @@ class ProtocolMessage:
     encoded: bytes | None = field(default=None, init=False, repr=False)
 
 
-class _RefuseTags(Mapping[int, Callable[..., object]]):
-    """Decoders of semantic tags: for every tag, one that raises."""
-
-    def __getitem__(self, tag: int) -> Callable[..., object]:
-        return _refuse_tag
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 2**64
-
-
-def _refuse_tag(*_: object) -> object:
-    raise RemoteProtocolError("tag", "tags are not allowed")
-
-
-_REFUSE_TAGS = _RefuseTags()
 _Convert = Callable[[Any], Any]
+
+_UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _LIST, _MAP, _TAG = range(7)
+_BYTES_U8 = _BYTES << 5 | 24
+_NAMED = {0xF4: False, 0xF5: True, 0xF6: None}
+# A number is written in the head itself below 24, else in 1, 2, 4 or 8 bytes: the fewest that do.
+_LEAST = {24: 24, 25: 1 << 8, 26: 1 << 16, 27: 1 << 32}
 
 
 def decode_plain(data: bytes) -> object:
     """Decode strict CBOR: lists, text, bytes, whole numbers, booleans and null; maps with unique
-    keys; depth at most 8; nothing that would not encode back to the same bytes.
+    keys of text or bytes; depth at most 8; in the shortest form.
 
     Raises:
         RemoteProtocolError: anything else.
@@ -98,23 +87,69 @@ def decode_plain(data: bytes) -> object:
     if len(data) > MAX_BODY:
         raise RemoteProtocolError("oversize", f"{len(data)} bytes")
     try:
-        value: object = cbor2.loads(
-            data,
-            tag_hook=_refuse_tag,
-            semantic_decoders=_REFUSE_TAGS,
-            max_depth=MAX_DEPTH,
-            allow_indefinite=False,
-            allow_duplicate_keys=False,
-            strict_hashable_types=True,
-        )
-        again = cbor2.dumps(value)
-    except (cbor2.CBORError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-        if isinstance(error.__cause__, RemoteProtocolError):
-            raise error.__cause__ from None
+        value, end = _decode_item(data, 0, MAX_DEPTH)
+    except (IndexError, UnicodeDecodeError) as error:
         raise RemoteProtocolError("malformed", str(error)) from error
-    if again != data:
-        raise RemoteProtocolError("malformed", "not in its one form, or trailing bytes")
+    if end != len(data):
+        raise RemoteProtocolError("malformed", f"{len(data) - end} trailing bytes")
     return value
+
+
+def _decode_item(data: bytes, at: int, depth: int) -> tuple[object, int]:
+    """The item at an offset, and where it ends; `depth` is how many containers it may be."""
+    head = data[at]
+    at += 1
+    if head in _NAMED:
+        return _NAMED[head], at
+    kind, number = head >> 5, head & 31
+    if kind == _TAG:
+        raise RemoteProtocolError("tag", "tags are not allowed")
+    if kind > _TAG or number > 27:
+        raise RemoteProtocolError("malformed", f"0x{head:02x} is not allowed")
+    if number >= 24:
+        least, start = _LEAST[number], at
+        at += 1 << number - 24
+        number = int.from_bytes(data[start:at])
+        if at > len(data) or number < least:
+            raise RemoteProtocolError("malformed", "a number cut off, or not in its shortest form")
+    if kind == _UNSIGNED:
+        return number, at
+    if kind == _NEGATIVE:
+        return -1 - number, at
+    if number > len(data) - at:
+        raise RemoteProtocolError("malformed", f"{number} promised, {len(data) - at} bytes left")
+    if kind == _BYTES:
+        return data[at : at + number], at + number
+    if kind == _TEXT:
+        return data[at : at + number].decode(), at + number
+    if not depth:
+        raise RemoteProtocolError("malformed", f"nested deeper than {MAX_DEPTH}")
+    if kind == _MAP:
+        return _decode_map(data, at, number, depth - 1)
+    values: list[object] = []
+    for _ in range(number):
+        # Small numbers and contacts make up nearly every list: worth a shorter way.
+        head = data[at]
+        if head < 24:
+            values.append(head)
+            at += 1
+        elif head == _BYTES_U8 and data[at + 1] >= 24 and at + 2 + data[at + 1] <= len(data):
+            start, at = at + 2, at + 2 + data[at + 1]
+            values.append(data[start:at])
+        else:
+            value, at = _decode_item(data, at, depth - 1)
+            values.append(value)
+    return values, at
+
+
+def _decode_map(data: bytes, at: int, count: int, depth: int) -> tuple[object, int]:
+    values: dict[str | bytes, object] = {}
+    for _ in range(count):
+        key, at = _decode_item(data, at, depth)
+        if not isinstance(key, (str, bytes)) or key in values:
+            raise RemoteProtocolError("malformed", "a key twice, or neither text nor bytes")
+        values[key], at = _decode_item(data, at, depth)
+    return values, at
 
 
 def encode_plain(value: object) -> bytes:
@@ -185,7 +220,6 @@ class Codec:
             raise RemoteProtocolError("malformed", f"{cls.__name__} lacks fields")
         if extra:
             counts["extra_fields"] += extra
-            _refuse_floats(values[1 + len(unpackers) :])
         message = cls(
             *[unpack(value) for unpack, value in zip(unpackers, values[1:], strict=False)]
         )
@@ -285,13 +319,3 @@ def _few(pairs: Iterable[tuple[_Convert | None, _Convert]]) -> tuple[_Convert, _
         return tuple(unpack(v) for v, (_, unpack) in zip(value, pairs, strict=True))
 
     return pack_each, unpack_each
-
-
-def _refuse_floats(values: Iterable[object]) -> None:
-    for value in values:
-        if isinstance(value, float):
-            raise RemoteProtocolError("bad_field", "floats are not allowed")
-        if isinstance(value, list):
-            _refuse_floats(value)
-        elif isinstance(value, dict):
-            _refuse_floats(value.values())
