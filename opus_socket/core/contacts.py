@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import inf
 from random import Random
 
 from attrs import define, fields, frozen
@@ -124,11 +125,11 @@ class ContactFinder:
         self._answerer = Answerer(overlay_id, attributes, settings.buddies, rng, self._counts)
         self._neighbors: Sequence[Contact] = ()
         self._left = True
-        self._leads_until = 0.0
+        self._leads_until = -inf
         self._once = Patience(settings.retry, settings.retry, 1)
         self._announcement = b""
-        self._quiet_until = 0.0
-        self._hearing = 0.0
+        self._quiet_until = -inf
+        self._hearing = -inf
 
     @property
     def next_deadline(self) -> float:

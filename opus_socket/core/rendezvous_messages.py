@@ -218,7 +218,7 @@ def _check_announcer(message: Request | Announcement) -> None:
     _require(len(message.digest) == DIGEST_LENGTH, "digest")
     _require(len(message.body) <= MAX_ANNOUNCEMENT, "announced message too long")
     _require(
-        all(end.host not in ("0.0.0.0", "::") and end.port for end in message.source.endpoints),
+        all(end.host not in ("0.0.0.0", "::") for end in message.source.endpoints),
         "the source's endpoint names no place",
     )
 

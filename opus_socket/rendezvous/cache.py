@@ -7,6 +7,7 @@ of their own bound beside it; each member is asked now and then whether it is st
 
 from __future__ import annotations
 
+from math import inf
 from random import Random
 
 from attrs import define, field
@@ -68,7 +69,7 @@ class Cache:
     members: dict[Contact, Member] = field(factory=dict, init=False)
     confirmed: float = field(default=0.0, init=False)
     recent: dict[Contact, float] = field(factory=dict, init=False)
-    announced: float = field(default=0.0, init=False)
+    announced: float = field(default=-inf, init=False)
     _sampled: int = field(default=0, init=False)
 
     @property
@@ -105,8 +106,7 @@ class Cache:
             self.confirmed += 1
         member = Member(sender, contact, now, leads_until)
         member.sampled = self._enters_sample(now)
-        leaders = len(self.members) - self._sampled
-        if not member.sampled and (leads_until <= now or leaders >= self._leaders_size):
+        if not member.sampled and not self._has_room_beside(member, now):
             return None
         self._sampled += member.sampled
         self.members[sender] = member
@@ -177,8 +177,12 @@ class Cache:
         if self._rng.random() * self.confirmed >= self._sample_size:
             return False
         out = self._rng.choice([member for member in self.members.values() if member.sampled])
+        if not self._has_room_beside(out, now):
+            del self.members[out.sender]
         out.sampled = False
         self._sampled -= 1
-        if out.leads_until <= now:
-            del self.members[out.sender]
         return True
+
+    def _has_room_beside(self, member: Member, now: float) -> bool:
+        """Whether a member is to be remembered as a leader only."""
+        return member.leads_until > now and len(self.members) - self._sampled < self._leaders_size

@@ -34,7 +34,6 @@ from opus_socket.rendezvous.server import (
 
 DATAGRAMS_A_TURN = 256
 MAX_SENDERS = 1 << 16
-"""How many senders are remembered, so that their contacts need not be made again."""
 
 INDEX = 0
 """The server's own index at its endpoint."""
@@ -57,6 +56,7 @@ class ProcessStatistics:
         sent: datagrams that went.
         unsent: datagrams that the system would not take.
         refused: datagrams that break the protocol, by what was wrong with them.
+        senders: how many are remembered, so that their contacts need not be made again.
         server: what the machine did.
     """
 
@@ -64,6 +64,7 @@ class ProcessStatistics:
     sent: int
     unsent: int
     refused: Mapping[str, int]
+    senders: int
     server: ServerStatistics
 
 
@@ -117,6 +118,7 @@ class ServerProcess:
             self._sent,
             self._unsent,
             dict(self._refused),
+            len(self._senders),
             self._machine.statistics(),
         )
 
