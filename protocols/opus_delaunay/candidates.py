@@ -178,13 +178,15 @@ class Tombstones:
         stone = self._stones.get(contact.address)
         return stone is not None and contact.incarnation <= stone.incarnation
 
-    def expire(self, now: float) -> None:
-        """Forget the tombstones whose time is over."""
+    def expire(self, now: float) -> bool:
+        """Forget the tombstones whose time is over; whether there was one."""
+        before = len(self._stones)
         while self._stones:
             address, stone = next(iter(self._stones.items()))
             if stone.until > now:
-                return
+                break
             del self._stones[address]
+        return len(self._stones) < before
 
     def lift(self, address: LogicalAddress) -> None:
         """The member is back."""

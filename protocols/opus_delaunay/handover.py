@@ -2,8 +2,9 @@
 
 Its one rule: whoever holds the only reference to a member keeps it until somebody nearer has
 acknowledged that it took it. A lost reference could make a second sheet of the overlay that no
-Hello ever sees; so a NewNode is acknowledged hop by hop, repeated after 0.5, 1 and 2 seconds,
-and then given to the next nearest.
+Hello ever sees; so a NewNode is acknowledged hop by hop, repeated after 0.5, 1 and 2 seconds, and
+then given to whoever is nearest by then: one that is silent for so long is a suspect, and comes
+last.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from math import inf
 from attrs import define, field
 
 from opus_delaunay.messages import NewNode
-from opus_socket.core.addresses import Contact, LogicalAddress
+from opus_socket.core.addresses import Contact
 
 WAITS = (0.5, 1.0, 2.0, 0.5)
 """Seconds after each of the four times that a NewNode is sent to the same member."""
@@ -31,14 +32,12 @@ class Handover:
     Attributes:
         message: the NewNode.
         to: whom it was sent to.
-        refused: members that it was sent to before in vain.
         sent: how often it was sent to this one.
         due_at: when to send again, in seconds.
     """
 
     message: NewNode
     to: Contact
-    refused: tuple[LogicalAddress, ...]
     sent: int
     due_at: float
 
@@ -63,21 +62,14 @@ class Handovers:
         """When `due` has something to do; inf for never."""
         return min((handover.due_at for handover in self._pending.values()), default=inf)
 
-    def begin(
-        self,
-        joiner: Contact,
-        hops: int,
-        to: Contact,
-        refused: tuple[LogicalAddress, ...],
-        now: float,
-    ) -> NewNode:
+    def begin(self, joiner: Contact, hops: int, to: Contact, now: float) -> NewNode:
         """The NewNode to send now."""
         if len(self._pending) >= MOST_HANDOVERS:
             del self._pending[next(iter(self._pending))]
             self.lost += 1
         self._nonce = self._nonce % 0xFFFF_FFFF + 1
         message = NewNode(joiner, hops, self._nonce)
-        self._pending[self._nonce] = Handover(message, to, refused, 1, now + WAITS[0])
+        self._pending[self._nonce] = Handover(message, to, 1, now + WAITS[0])
         return message
 
     def holds(self, joiner: Contact) -> bool:

@@ -107,6 +107,7 @@ class DelaunayNode(Node):
         self._joined = False
         self._nobody = False
         self._retry = self._settings.join_retry
+        self._known: list[Contact] = []
         self._tried: list[Contact] = []
         self._asked_at = -inf
         self._announced_at = -inf
@@ -274,45 +275,49 @@ class DelaunayNode(Node):
         ]
         if self._rows:
             if others:
-                self._introduce(self._rng.choice(others))
+                self._upkeep.introduce(self._rng.choice(others))
         elif others:
-            self._join_by(others, now)
+            if not self._known:
+                self._retry = self._settings.join_retry
+            self._known = others
+            self._join_by_known(now)
         elif not found:
             self._nobody = True
             self._upkeep.changed = True
         return self._finish(now)
 
-    def _join_by(self, others: Sequence[Contact], now: float) -> None:
-        if now < self._asked_at + self._settings.join_retry / 2:
+    def _join_by_known(self, now: float) -> None:
+        """Ask the nearest of the known members, or the next one, unless one was asked just now."""
+        if not self._known or now < self._asked_at + self._settings.join_retry / 2:
             return
         self._asked_at = now
-        fresh = [contact for contact in others if contact not in self._tried]
+        fresh = [contact for contact in self._known if contact not in self._tried]
         if not fresh:
-            self._tried.clear()
-            fresh = list(others)
+            del self._tried[1:]
+            fresh = self._known
         nearest = min(fresh, key=self._distance)
+        # The first attempt is not acknowledged on its way: where nothing is lost, that would
+        # nearly double the messages of a join.
+        self._upkeep.introduce(nearest, now if self._tried else None)
         self._tried.append(nearest)
-        self._introduce(nearest)
+        self._timers.set(Timer.RENDEZVOUS, now + self._jitter(self._retry))
 
     def _distance(self, contact: Contact) -> tuple[bool, int]:
         address = place_of(contact)
         return (True, 0) if address is None else (False, squared_distance(self.address, address))
 
-    def _introduce(self, to: Contact) -> None:
-        """Ask somebody to find this member's place.
-
-        Without acknowledgement: the rendezvous repeats it as long as it is of use.
-        """
-        self._upkeep.send(to, NewNode(self.contact, 0, 0))
-
     def _look_around(self, now: float) -> None:
         """Look for members: to join, or for other fragments as a leader."""
         if self.state is State.NOT_LEADER:
             return
-        role = Role.LEADER if self._joined else Role.NEW
+        role = Role.LEADER
         period = self._settings.rendezvous_period
         if not self._joined:
-            period, self._retry = self._retry, min(2 * self._retry, self._settings.join_retry_limit)
+            role = Role.NEW
+            period = self._retry
+            self._retry = min(2 * period, self._settings.join_retry_limit)
+            if not self._rows:
+                self._join_by_known(now)
         out = self._upkeep.out
         out.append(FindContacts(role))
         out.append(effects.Announce(Announce(self.contact)))
@@ -329,7 +334,7 @@ class DelaunayNode(Node):
         if _rank(address) > _rank(self.address):
             if now >= self._asked_at + self._settings.join_retry / 2:
                 self._asked_at = now
-                self._introduce(leader)
+                self._upkeep.introduce(leader)
         elif now >= self._announced_at + self._settings.rendezvous_period / 2:
             self._announced_at = now
             self._upkeep.out.append(effects.Announce(Announce(self.contact)))
@@ -371,7 +376,7 @@ class DelaunayNode(Node):
             return self._flush()
         if upkeep.changed:
             upkeep.changed = False
-            upkeep.flush_gap(now)
+            upkeep.flush_gap()
             self._judge(now)
         if len(upkeep.candidates):
             self._timers.set_no_later(Timer.CANDIDATES, upkeep.candidates.next_at)
@@ -392,16 +397,12 @@ class DelaunayNode(Node):
         if star.number != self._seen:
             self._seen = star.number
             self.version += 1
-            if not self._rows:
-                self._move(Change.ALONE)
-            elif star.leads:
-                self._move(Change.LEADS)
-            else:
-                self._move(Change.FOLLOWS)
-            if self.state is not State.NOT_LEADER:
-                self._timers.set_no_later(
-                    Timer.RENDEZVOUS, now + self._jitter(self._settings.rendezvous_period)
-                )
+            before = self.state
+            self._move(self._standing())
+            if before is State.NOT_LEADER and self.state is not before:
+                # Whoever was larger is gone: this may be the edge of a torn overlay.
+                wait = 0.0 if self._joined else self._jitter(self._settings.rendezvous_period)
+                self._timers.set(Timer.RENDEZVOUS, now + wait)
             if self._rows:
                 self._nobody = False
         stable = (bool(self._rows) or self._nobody) and self._upkeep.settled
@@ -411,6 +412,11 @@ class DelaunayNode(Node):
         if stable is not self.stable:
             self.stable = stable
             self.version += 1
+
+    def _standing(self) -> Change:
+        if not self._rows:
+            return Change.ALONE
+        return Change.LEADS if self._star.leads else Change.FOLLOWS
 
     def _move(self, change: Change) -> None:
         self.state = TRANSITIONS[self.state][change]

@@ -131,7 +131,7 @@ class DelaunaySettings:
         },
     )
     join_retry: float = field(
-        default=1.0,
+        default=2.0,
         validator=_within(0.1, 60.0),
         metadata={
             "unit": "seconds",

@@ -108,19 +108,17 @@ class Star:
             None if counterclockwise is None else rows[counterclockwise].contact,
         )
 
-    def nearer(
-        self, x: LogicalAddress, refused: tuple[LogicalAddress, ...] = ()
-    ) -> Neighbor | None:
+    def nearer(self, x: LogicalAddress) -> Neighbor | None:
         """The neighbor nearest to x of those strictly nearer to x than this member.
 
-        A suspect only when there is nobody else; never one of the refused.
+        A suspect only when there is nobody else.
         """
         own = squared_distance(self.address, x)
         best: Neighbor | None = None
         least = (True, own, self.address)
         for address, row in self.table.rows.items():
             distance = squared_distance(address, x)
-            if distance < own and address not in refused:
+            if distance < own:
                 rank = (row.suspected_at is not None, distance, address)
                 if rank < least:
                     best, least = row, rank

@@ -103,14 +103,15 @@ class Upkeep:
         """Say hello to every neighbor that is not being probed anyway."""
         for row in self._rows.values():
             if row.suspected_at is None:
-                self._greet(row, now)
+                self._greet(row, heard=row.received_at + self._patience.suspect_after > now)
 
     def inspect(self, now: float) -> float:
         """Probe the suspects and give up the failed; returns when to look again, in seconds."""
-        self._tombstones.expire(now)
+        if self._tombstones.expire(now):
+            self._reconsider(now)
         inspection = self.star.table.inspect(now)
         for row in inspection.probe:
-            self._greet(row, now)
+            self._greet(row, heard=False)
             self.changed = True
         for row in inspection.failed:
             self.counters.failed += 1
@@ -147,18 +148,12 @@ class Upkeep:
             self.send(handover.to, handover.message)
         for handover in failed:
             joiner = handover.message.joiner
-            silent = place_of(handover.to)
-            if silent is None:
-                continue
-            if silent == joiner.address:
+            row = None if joiner.address is None else self._rows.get(joiner.address)
+            if row is not None and row.contact == handover.to:
                 # The holder of the joiner's address does not answer: its place is free.
-                row = self._rows.get(silent)
-                if row is not None and row.contact == handover.to:
-                    self.counters.failed += 1
-                    self._remove(row, False, now)
-                self.find_place(joiner, handover.message.hops, now)
-            else:
-                self.find_place(joiner, handover.message.hops, now, (*handover.refused, silent))
+                self.counters.failed += 1
+                self._remove(row, False, now)
+            self.find_place(joiner, handover.message.hops, now)
 
     def on_hello(self, hello: Hello, now: float) -> None:
         """Somebody says hello: a neighbor, a candidate, or somebody new."""
@@ -200,9 +195,9 @@ class Upkeep:
             self._let_go(contact, now)
         if hears:
             if outdated:
-                self._greet(row, now, only_news=True)
+                self._greet(row, only_news=True)
         elif asked is None or asked.asked_at + self._crossing < now:
-            self._greet(row, now)
+            self._greet(row)
 
     def on_reject(self, reject: Reject, now: float) -> None:
         """Somebody says who stands between: there is somebody to get to know."""
@@ -232,7 +227,7 @@ class Upkeep:
             self.send(sender, NewNodeAck(message.nonce))
             if not self._received.is_new(sender, message.nonce, now):
                 return
-        self.find_place(message.joiner, message.hops, now)
+        self.find_place(message.joiner, message.hops, now, message.nonce > 0)
 
     def on_goodbye(self, contact: Contact, now: float) -> None:
         """A member is gone."""
@@ -253,10 +248,28 @@ class Upkeep:
         for row in self._rows.values():
             self.send(row.contact, Goodbye(self.contact))
 
-    def find_place(
-        self, joiner: Contact, hops: int, now: float, refused: tuple[LogicalAddress, ...] = ()
-    ) -> None:
-        """Ask a member to become a neighbor if it passes; else hand it on to somebody nearer."""
+    def introduce(self, to: Contact, surely_at: float | None = None) -> None:
+        """Ask somebody to find this member's place.
+
+        Args:
+            to: whoever was found.
+            surely_at: now, in seconds, if the message is to be acknowledged hop by hop; None if
+                whoever asks will ask again anyway.
+        """
+        if surely_at is None:
+            self.send(to, NewNode(self.contact, 0, 0))
+        else:
+            self.send(to, self.handovers.begin(self.contact, 0, to, surely_at))
+
+    def find_place(self, joiner: Contact, hops: int, now: float, surely: bool = True) -> None:
+        """Ask a member to become a neighbor if it passes; else hand it on to somebody nearer.
+
+        Args:
+            joiner: the member.
+            hops: how often it was passed on before.
+            now: seconds.
+            surely: whether to see to it that somebody takes it.
+        """
         address = place_of(joiner)
         assert address is not None
         if address == self.address:
@@ -273,23 +286,25 @@ class Upkeep:
                 self._ask(joiner, address)
             return
         # The nearest to the address of a joiner is whoever holds that address already.
-        nearer = self.star.nearer(address, refused)
+        nearer = self.star.nearer(address)
         if nearer is None:
             self.counters.dead_ends += 1
             return
         self.counters.forwarded += 1
-        self.send(
-            nearer.contact, self.handovers.begin(joiner, hops + 1, nearer.contact, refused, now)
-        )
+        if surely or nearer.contact.address == address:
+            message = self.handovers.begin(joiner, hops + 1, nearer.contact, now)
+        else:
+            message = NewNode(joiner, hops + 1, 0)
+        self.send(nearer.contact, message)
 
-    def flush_gap(self, now: float) -> None:
+    def flush_gap(self) -> None:
         """Tell the neighbors at the edges of a gap who is next to them now."""
         if self._gap:
             edges, self._gap = self._gap, {}
             for address in edges:
                 row = self._rows.get(address)
                 if row is not None and row.suspected_at is None:
-                    self._greet(row, now, only_news=True)
+                    self._greet(row, only_news=True)
 
     def send(self, to: Contact, message: ProtocolMessage) -> None:
         """Send a message, best effort."""
@@ -354,8 +369,13 @@ class Upkeep:
                 self._gap[edge] = None
         for contact in row.names:
             self._consider(contact, now)
-        for other in list(self._rows.values()):
-            for contact in other.names:
+        self._reconsider(now)
+
+    def _reconsider(self, now: float) -> None:
+        """Somebody who was barred or hidden may be a neighbor now."""
+        self.changed = True
+        for row in self._rows.values():
+            for contact in row.names:
                 self._consider(contact, now)
 
     def _let_go(self, contact: Contact, now: float) -> None:
@@ -410,10 +430,9 @@ class Upkeep:
         for contact in self._others(hello.clockwise, hello.counterclockwise):
             self._consider(contact, now)
 
-    def _greet(self, row: Neighbor, now: float, only_news: bool = False) -> None:
+    def _greet(self, row: Neighbor, heard: bool = True, only_news: bool = False) -> None:
         """Say hello to a neighbor; the very same message as before if nothing changed."""
         star = self.star
-        heard = row.received_at + self._patience.suspect_after > now
         sent = row.sent
         if sent is None or row.sent_of != star.number or sent.heard is not heard:
             address = place_of(row.contact)
