@@ -1,0 +1,132 @@
+"""`opus-socket host`: many members of an overlay in one process."""
+
+from __future__ import annotations
+
+import json
+from math import inf
+
+import click
+import structlog
+import trio
+from attrs import define, field
+
+from opus_socket import OverlayConfig, OverlaySocket, open_host
+from opus_socket.cli.options import overlay_options
+from opus_socket.cli.signals import run_until_signal
+from opus_socket.cli.streams import MessagePrinter
+from opus_socket.registry import protocol
+
+BATCH = 256
+
+_log = structlog.get_logger("opus_socket")
+
+
+@click.command("host")
+@overlay_options
+@click.option("--members", type=click.IntRange(1), required=True, metavar="N", help="How many.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0),
+    default=inf,
+    metavar="S",
+    help="End so long after all have joined; by default when interrupted.",
+)
+@click.option(
+    "--print", "printing", is_flag=True, help="Print messages: RECEIVER, tab, SOURCE, tab, bytes."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line.")
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    config: OverlayConfig,
+    members: int,
+    seconds: float,
+    printing: bool,
+    as_json: bool,
+) -> None:
+    """Host many members of an overlay in one process, on one I/O loop.
+
+    Once all are stable it prints how long that took; with --json as {"members": N, "join_s":
+    SECONDS, "addresses": [ADDRESS, ...], "endpoints": [HOST:PORT, ...]}. Then it relays and
+    counts what comes until it is interrupted. Without a server, buddies or a multicast group its
+    first member founds an overlay, which the others join; more may find it by its endpoint.
+    """
+    printer = MessagePrinter(protocol(config.node.protocol), as_json) if printing else None
+    context.exit(
+        run_until_signal(
+            lambda: _Hosting(config, members, printer).run(seconds, as_json), serves=True
+        )
+    )
+
+
+@define(eq=False)
+class _Hosting:
+    """One run of the verb."""
+
+    config: OverlayConfig
+    members: int
+    printer: MessagePrinter | None
+    joined: list[OverlaySocket] = field(factory=list, init=False)
+    all_joined: trio.Event = field(factory=trio.Event, init=False)
+    received: int = field(default=0, init=False)
+
+    async def run(self, seconds: float, as_json: bool) -> int:
+        """Open, join, report, serve for so many seconds; the exit status."""
+        began = trio.current_time()
+        async with open_host() as host, trio.open_nursery() as nursery:
+            try:
+                first = await host.open_socket(self.config)
+                await nursery.start(self._live, first)
+                config = self._joining(first)
+                for _ in range(1, self.members):
+                    nursery.start_soon(self._live, await host.open_socket(config))
+                await self.all_joined.wait()
+                self._report(trio.current_time() - began, as_json)
+                await trio.sleep(seconds)
+                nursery.cancel_scope.cancel()
+            finally:
+                _log.info(f"received {self.received} messages")
+        return 0
+
+    async def _live(
+        self, sock: OverlaySocket, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        await sock.join()
+        task_status.started()
+        self.joined.append(sock)
+        if len(self.joined) == self.members:
+            self.all_joined.set()
+        while True:
+            messages = await sock.receive_batch(BATCH)
+            self.received += len(messages)
+            if self.printer is not None:
+                await self.printer.print(messages, sock.address)
+
+    def _joining(self, founder: OverlaySocket) -> OverlayConfig:
+        """The configuration of the others: where none says how members are found, the first one
+        is their buddy, and they share a port of their own.
+        """
+        given = self.config.rendezvous
+        if given.server or given.buddies or given.multicast:
+            return self.config
+        host, _, _ = self.config.node_adapter.listen.rpartition(":")
+        buddy = str(founder.contact.endpoints[0])
+        changes = {"rendezvous.buddies": [buddy], "node_adapter.listen": f"{host}:0"}
+        return self.config.evolve(**changes)
+
+    def _report(self, join_s: float, as_json: bool) -> None:
+        shown = protocol(self.config.node.protocol).format_address
+        addresses = [shown(sock.address) for sock in self.joined]
+        # A dictionary keeps the order and each endpoint once.
+        endpoints = list({str(sock.contact.endpoints[0]): None for sock in self.joined})
+        if as_json:
+            report = {
+                "members": self.members,
+                "join_s": round(join_s, 6),
+                "addresses": addresses,
+                "endpoints": endpoints,
+            }
+            click.echo(json.dumps(report))
+        else:
+            click.echo(f"{self.members} members joined in {join_s:.3f} s at {', '.join(endpoints)}")

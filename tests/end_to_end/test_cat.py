@@ -1,0 +1,316 @@
+"""`opus-socket cat` in processes of its own: lines become messages and messages lines, however the
+members find each other; every option; and how it ends.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from end_to_end.conftest import Start
+from end_to_end.processes import COMMAND, TIMEOUT, Joined, Running, free_port
+
+
+def converse(first: Running, second: Running, here: Joined) -> None:
+    """The second joins the first; each sends a line that the other prints."""
+    there = second.joins()
+    assert (here.neighbors, there.neighbors) == (0, 1)
+    second.type("from the second")
+    first.prints(f"^{there.address}\tfrom the second$")
+    first.type("from the first")
+    second.prints(f"^{here.address}\tfrom the first$")
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "127.0.0.1:0", "[::1]:0", "[::]:0"])
+def test_a_founder_without_any_method_is_found_as_a_buddy(
+    start: Start, overlay: str, listen: str
+) -> None:
+    first = start("cat", "--overlay", overlay, "--listen", listen)
+    here = first.joins()
+    converse(first, start("cat", "--overlay", overlay, "--buddy", here.endpoint), here)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_two_are_each_others_buddy(start: Start, overlay: str, host: str) -> None:
+    ends = [f"{host}:{free_port(host.strip('[]'))}" for _ in range(2)]
+    first = start("cat", "--overlay", overlay, "--listen", ends[0], "--buddy", ends[1])
+    here = first.joins()
+    second = start("cat", "--overlay", overlay, "--listen", ends[1], "--buddy", ends[0])
+    assert here.endpoint == ends[0]
+    converse(first, second, here)
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0"])
+def test_members_meet_through_a_server(start: Start, overlay: str, listen: str) -> None:
+    server = str(start("rendezvous", "--listen", listen, "--json").json()["listen"])
+    arguments = ("cat", "--overlay", overlay, "--server", server)
+    first = start(*arguments)
+    here = first.joins()
+    converse(first, start(*arguments), here)
+
+
+def test_members_meet_by_announcements_to_a_multicast_group(start: Start, overlay: str) -> None:
+    port = free_port()
+    group = f"239.255.77.{port % 250 + 1}:{port}"
+    arguments = ("--overlay", overlay, "--listen", "127.0.0.1:0", "--multicast", group)
+    first = start("cat", *arguments)
+    here = first.joins()
+    converse(first, start("cat", *arguments), here)
+
+
+def test_a_line_is_sent_as_the_bytes_that_it_is(cat: Start) -> None:
+    lines = (b"", b"tab\there", b"return\r", b"\x00\xff\xfe", "snow \u2603".encode(), b" ")
+    receiver = cat("--count", str(len(lines)))
+    receiver.joins()
+    sender = cat("--linger", "inf")
+    address = sender.joins().address.encode()
+    sender.type(*lines)
+    assert receiver.ends() == 0
+    assert receiver.out.all == [address + b"\t" + line for line in lines]
+
+
+def test_a_last_line_needs_no_newline(cat: Start, tmp_path: Path) -> None:
+    receiver = cat("--count", "2")
+    receiver.joins()
+    sender = cat()
+    sender.write(b"one\ntwo")
+    sender.end_input()
+    receiver.prints(b"\tone$")
+    receiver.prints(b"\ttwo$")
+    assert (sender.ends(), receiver.ends()) == (0, 0)
+
+
+def test_json_is_an_object_for_each_message(cat: Start) -> None:
+    receiver = cat("--json", "--count", "2")
+    receiver.joins()
+    sender = cat()
+    source = sender.joins().address
+    sender.type("snow \u2603", b"\xff\x00")
+    assert [receiver.json(), receiver.json()] == [
+        {"source": source, "payload": "snow \u2603", "mode": "multicast"},
+        {
+            "source": source,
+            "payload_base64": base64.b64encode(b"\xff\x00").decode(),
+            "mode": "multicast",
+        },
+    ]
+
+
+def test_to_sends_to_one_member_only(cat: Start) -> None:
+    addressee, other = cat("--json"), cat()
+    address = addressee.joins().address
+    other.joins()
+    sender = cat("--to", address)
+    source = sender.joins().address
+    sender.type("just you")
+    assert addressee.json() == {"source": source, "payload": "just you", "mode": "unicast"}
+    # Whatever the sender sent to the other one would be there before the addressee's line.
+    addressee.type("you all")
+    other.prints(b"")
+    assert other.out.all == [f"{address}\tyou all".encode()]
+
+
+def test_a_line_to_nobody_is_reported_as_lost(cat: Start) -> None:
+    first = cat()
+    first.joins()
+    sender = cat("--to", "1,1")
+    sender.joins()
+    sender.type("anybody there?")
+    sender.logs(b"MessageLost.*unroutable")
+
+
+def test_count_ends_while_input_is_open(cat: Start) -> None:
+    receiver, sender = cat("--count", "1"), cat()
+    receiver.joins()
+    sender.joins()
+    sender.type("one", "two")
+    assert receiver.ends() == 0
+    assert len(receiver.out.all) == 1
+
+
+def test_the_end_of_input_is_the_end_unless_count_or_linger_say_otherwise(cat: Start) -> None:
+    sender = cat()
+    sender.joins()
+    counting, lingering, leaving, missing = (
+        cat(*arguments)
+        for arguments in (
+            ("--count", "1"),
+            ("--linger", "inf"),
+            (),
+            ("--count", "1", "--linger", "0"),
+        )
+    )
+    for process in (counting, lingering, leaving, missing):
+        process.end_input()
+    assert leaving.ends() == 0
+    # Fewer than asked for is not what was asked for.
+    assert missing.ends() == 1
+    counting.joins()
+    lingering.joins()
+    sender.type("hello")
+    lingering.prints(b"hello")
+    assert counting.ends() == 0
+    lingering.signal(signal.SIGTERM)
+    assert lingering.ends() == 128 + signal.SIGTERM
+
+
+def test_what_was_sent_before_the_end_of_input_arrives(cat: Start, tmp_path: Path) -> None:
+    """Megabytes are still queued when the input ends; leaving writes them out, in order."""
+    lines = [b"%06d %s" % (number, b"x" * 1000) for number in range(4000)]
+    receiver = cat("--count", str(len(lines)))
+    receiver.joins()
+    sender = cat()
+    sender.write(b"\n".join(lines))
+    sender.end_input()
+    assert sender.ends() == 0
+    assert receiver.ends() == 0
+    assert [line.split(b"\t")[1] for line in receiver.out.all] == lines
+
+
+def test_a_line_above_the_limit_is_an_error_and_the_others_are_sent(cat: Start) -> None:
+    receiver = cat("--count", "2")
+    receiver.joins()
+    sender = cat()
+    sender.joins()
+    sender.type(b"before", b"x" * 200_000, b"after")
+    message = sender.logs(
+        rb"line 2 is not sent: 200000 bytes; at most (\d+) are allowed "
+        rb"\(socket_adapter.maximum_packet_length = 16384"
+    )
+    assert receiver.ends() == 0
+    assert [line.split(b"\t")[1] for line in receiver.out.all] == [b"before", b"after"]
+    limit = int(message[1])
+    longest = cat("--count", "1")
+    longest.joins()
+    sender.type(b"y" * (limit + 1), b"y" * limit)
+    longest.prints(b"\ty{%d}$" % limit)
+    sender.end_input()
+    assert sender.ends() == 1
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(cat: Start, server: str, overlay: str) -> None:
+    reading, writing = os.pipe()
+    arguments = ("cat", "--overlay", overlay, "--server", server, "--log-level", "error")
+    receiver = subprocess.Popen(
+        [*COMMAND, *arguments, "--linger", "inf"],
+        stdin=subprocess.DEVNULL,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+    )
+    os.close(writing)
+    os.close(reading)
+    sender = cat("--log-level", "debug")
+    try:
+        sender.logs(b"NeighborAdded")
+        sender.type("hello")
+        _, errors = receiver.communicate(timeout=TIMEOUT)
+    finally:
+        receiver.kill()
+        receiver.wait()
+    assert (receiver.returncode, errors) == (1, b"")
+
+
+def test_a_slow_reader_costs_no_membership(cat: Start, server: str, overlay: str) -> None:
+    """Nobody reads what the receiver prints; its loop goes on keeping it a member."""
+    quick = ("--set", "node.delaunay.heartbeat=0.2", "--set", "node.delaunay.neighbor_timeout=3")
+    arguments = ("cat", "--overlay", overlay, "--server", server, *quick, "--linger", "inf")
+    reading, writing = os.pipe()
+    receiver = subprocess.Popen([*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=writing)
+    os.close(writing)
+    sender = cat(*quick, "--log-level", "debug")
+    try:
+        sender.logs(b"NeighborAdded")
+        sender.type(*[b"x" * 10_000] * 50)
+        # Nobody is silent for long: after some heartbeats the receiver would be removed.
+        third = cat(*quick, "--count", "1")
+        assert third.joins().neighbors == 2
+        assert not sender.err.wait(b"NeighborRemoved", timeout=1.5)
+        with open(reading, "rb") as output:
+            for _ in range(50):
+                assert output.readline().endswith(b"x" * 10_000 + b"\n")
+    finally:
+        receiver.kill()
+        receiver.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_says_goodbye(cat: Start, number: signal.Signals) -> None:
+    first = cat("--log-level", "debug", "--set", "node.delaunay.neighbor_timeout=60")
+    first.joins()
+    second = cat("--set", "node.delaunay.neighbor_timeout=60")
+    second.joins()
+    first.logs(b"NeighborAdded")
+    second.signal(number)
+    # Without a goodbye it would be missed after a minute.
+    first.logs(b"NeighborRemoved")
+    assert second.ends() == 128 + number
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_join_that_waits(start: Start, number: signal.Signals) -> None:
+    waiting = start("cat", "--overlay", "lab", "--server", f"127.0.0.1:{free_port()}")
+    waiting.logs(b"cannot reach a contact")
+    waiting.signal(number)
+    assert waiting.ends() == 128 + number
+    assert b"Traceback" not in b"\n".join(waiting.err.all)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([], "overlay_id is missing"),
+        (["--overlay", "lab", "--config", "/nowhere/h.toml"], "/nowhere/h.toml: cannot be read"),
+        (["--overlay", "lab", "--set", "socket.hop_limit=0"], "hop_limit = 0 is refused"),
+        (["--overlay", "lab", "--to", "here"], "--to: .*'here'.*are allowed"),
+        (["--overlay", "lab", "--listen", "192.0.2.77:0"], "no such address on this machine"),
+        (["--overlay", "lab", "--server", "nobody.invalid:1"], "'nobody.invalid'"),
+    ],
+)
+def test_bad_usage_is_one_line_and_2(start: Start, arguments: Sequence[str], error: str) -> None:
+    process = start("cat", *arguments)
+    process.logs(f"^opus-socket: error: .*{error}")
+    assert process.ends() == 2
+    assert len(process.err.all) == 1
+    assert process.out.all == []
+
+
+def test_a_port_in_use_is_one_line_and_2(cat: Start) -> None:
+    endpoint = f"127.0.0.1:{free_port()}"
+    first = cat("--listen", endpoint)
+    first.joins()
+    second = cat("--listen", endpoint)
+    second.logs(
+        f"^opus-socket: error: node_adapter.listen = '{endpoint}' cannot be used: it is in use; "
+        "choose another port"
+    )
+    assert (second.ends(), len(second.err.all)) == (2, 1)
+
+
+def test_input_that_cannot_be_read_is_one_line_and_2(overlay: str) -> None:
+    for_writing = os.open(os.devnull, os.O_WRONLY)
+    done = subprocess.run(
+        [*COMMAND, "cat", "--overlay", overlay, "--log-level", "warning"],
+        stdin=for_writing,
+        capture_output=True,
+        timeout=TIMEOUT,
+    )
+    os.close(for_writing)
+    error = "opus-socket: error: standard input cannot be read: Bad file descriptor\n"
+    assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (2, "", error)
+
+
+def test_key_attributes_that_differ_are_named_with_both_values(cat: Start) -> None:
+    cat().joins()
+    process = cat("--set", "node.delaunay.heartbeat=0.5")
+    process.logs(
+        "^opus-socket: error: .*key attributes differ: "
+        "node.delaunay.heartbeat is '0.5' here and '1.0' there"
+    )
+    assert process.ends() == 2
+    assert b"Traceback" not in b"\n".join(process.err.all)

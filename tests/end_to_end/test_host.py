@@ -1,0 +1,84 @@
+"""`opus-socket host` in a process of its own: many members, one report, messages counted."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from end_to_end.conftest import Start
+from end_to_end.processes import free_port
+
+MEMBERS = 8
+
+
+def test_members_of_one_process_are_members_like_others(
+    start: Start, server: str, overlay: str
+) -> None:
+    arguments = ("--overlay", overlay, "--server", server)
+    host = start("host", *arguments, "--members", str(MEMBERS), "--json", "--print")
+    report = host.json()
+    assert set(report) == {"members", "join_s", "addresses", "endpoints"}
+    assert report["members"] == MEMBERS
+    addresses = report["addresses"]
+    assert isinstance(addresses, list)
+    assert len(set(addresses)) == MEMBERS
+
+    cat = start("cat", *arguments)
+    source = cat.joins().address
+    cat.type("hello")
+    received = [host.json() for _ in addresses]
+    expected = {"source": source, "payload": "hello", "mode": "multicast"}
+    assert sorted(received, key=str) == sorted(
+        ({"receiver": address, **expected} for address in addresses), key=str
+    )
+    host.signal(signal.SIGINT)
+    host.logs(f"received {MEMBERS} messages")
+    assert host.ends() == 130
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0", "127.0.0.1:{port}"])
+def test_without_a_method_its_first_member_founds_an_overlay(
+    start: Start, overlay: str, listen: str
+) -> None:
+    arguments = ("--overlay", overlay, "--listen", listen.format(port=free_port()))
+    host = start("host", *arguments, "--members", "5", "--json")
+    endpoints = host.json()["endpoints"]
+    assert isinstance(endpoints, list)
+    member = start("cat", "--overlay", overlay, "--buddy", endpoints[-1], "--count", "1")
+    here = member.joins()
+    assert here.neighbors > 0
+    other = start("cat", "--overlay", overlay, "--buddy", endpoints[0], "--to", here.address)
+    other.joins()
+    other.type("through the hosted members, or past them")
+    assert member.ends() == 0
+
+
+def test_print_shows_receiver_source_and_bytes(start: Start, server: str, overlay: str) -> None:
+    arguments = ("--overlay", overlay, "--server", server)
+    cat = start("cat", *arguments, "--log-level", "debug")
+    source = cat.joins().address
+    host = start("host", *arguments, "--members", "2", "--print")
+    host.prints(r"^2 members joined in [0-9.]+ s at 127.0.0.1:[0-9]+$")
+    cat.type(b"\xff\t")
+    for _ in range(2):
+        host.prints(f"^[0-9,]+\t{source}\t".encode() + rb"\xff\t$")
+    host.signal(signal.SIGTERM)
+    for _ in range(2):
+        cat.logs("NeighborRemoved")
+    assert host.ends() == 0
+
+
+def test_seconds_are_its_bound(start: Start, overlay: str) -> None:
+    host = start("host", "--overlay", overlay, "--members", "2", "--seconds", "0")
+    host.prints("^2 members joined")
+    assert host.ends() == 0
+
+
+def test_addresses_that_cannot_be_shared_are_one_line_and_2(start: Start, overlay: str) -> None:
+    arguments = ("--members", "2", "--listen", "127.0.0.1:0")
+    same = ("--set", "node.delaunay.coordinates=5,5")
+    process = start("host", "--overlay", overlay, *arguments, *same)
+    process.logs("^opus-socket: error: .*5,5")
+    assert process.ends() == 2
+    assert b"Traceback" not in b"\n".join(process.err.all)
