@@ -18,7 +18,7 @@ from importlib import import_module
 
 import click
 
-from opus_socket.errors import ConfigurationError, OverlayError
+from opus_socket.errors import ConfigurationError, JoinError, OverlayError
 
 # Verb: its module, and its line in `opus-socket --help`, which imports none of them and cuts none
 # short: a line has room for 64 characters.
@@ -39,6 +39,7 @@ _STATUS: tuple[tuple[type[BaseException], int], ...] = (
     (KeyboardInterrupt, 130),
     (BrokenPipeError, 1),
     (ConfigurationError, 2),
+    (JoinError, 2),  # another configuration would join
     (OverlayError, 1),
 )
 

@@ -89,12 +89,14 @@ def test_every_module_of_a_verb_is_in_the_table() -> None:
     ("error", "status", "line"),
     [
         (ConfigurationError("h.toml: no"), 2, "opus-socket: error: h.toml: no"),
-        (JoinError("differs"), 1, "opus-socket: error: differs"),
+        (JoinError("differs"), 2, "opus-socket: error: differs"),
         (NotJoinedError("a\nb"), 1, "opus-socket: error: a b"),
         (OverlayError("crashed"), 1, "opus-socket: error: crashed"),
         (ExceptionGroup("", [ConfigurationError("no")]), 2, "opus-socket: error: no"),
         (
-            ExceptionGroup("", [JoinError("x"), ExceptionGroup("", [ConfigurationError("y")])]),
+            ExceptionGroup(
+                "", [NotJoinedError("x"), ExceptionGroup("", [ConfigurationError("y")])]
+            ),
             2,
             "opus-socket: error: y",
         ),
