@@ -249,12 +249,14 @@ def join_group(group: str, port: int, interface: str) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "SO_REUSEPORT"):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind((group, port))
         if family == socket.AF_INET:
+            sock.bind((group, port))
             local = socket.inet_aton(interface or "0.0.0.0")
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, address.packed + local)
         else:
             index = socket.if_nametoindex(interface) if interface else 0
+            # A group of one link or one machine is bound to together with its interface.
+            sock.bind((group, port, 0, index))
             sock.setsockopt(
                 socket.IPPROTO_IPV6,
                 socket.IPV6_JOIN_GROUP,
