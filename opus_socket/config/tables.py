@@ -247,7 +247,7 @@ class SocketAdapterConfig(Table):
         maximum=65_535,
         key=True,
         meaning=(
-            "the longest frame; longer messages are fragmented. "
+            "the longest frame, headers included; longer messages are refused. "
             f"The default is {_FRAME_LIMIT['tcp']} with tcp, {_FRAME_LIMIT['udp']} with udp, "
             f"which allows {MAX_DATAGRAM} at most"
         ),
