@@ -1,216 +1,23 @@
-"""The rendezvous server: bounds, cookies, admission, memory, announcements."""
+"""The rendezvous server: admission, memory, leaders, key attributes, announcements."""
 
 from __future__ import annotations
 
 from collections import Counter
-from random import Random
 
 import pytest
-from attrs import define, field
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from opus_socket.core.addresses import Contact, LogicalAddress
-from opus_socket.core.key_attributes import KeyAttributes
+from opus_socket.core.addresses import Contact
 from opus_socket.core.rendezvous_messages import (
-    MAX_ANNOUNCEMENT,
     Announcement,
-    CachePing,
-    CachePong,
-    Challenge,
-    Message,
     Purpose,
     Refusal,
-    Reply,
-    Request,
     Verdict,
-    decode,
-    encode,
 )
 from opus_socket.errors import RemoteProtocolError
-from opus_socket.rendezvous.server import RendezvousServer, ServerEffects, ServerSettings
 from rendezvous.conversation import ATTRIBUTES, LAB, OTHERS, place, seen
-
-LONGEST = bytes(MAX_ANNOUNCEMENT)
-
-
-def messages(effects: ServerEffects) -> list[tuple[Contact, Message]]:
-    return [(effect.to, decode(effect.body, Counter())) for effect in effects]
-
-
-@define(eq=False)
-class Desk:
-    """A server, and somebody who asks it in the name of any member, with its cookie."""
-
-    machine: RendezvousServer
-    now: float = 0.0
-    cookies: dict[tuple[int, float], bytes] = field(factory=dict)
-
-    def request(self, number: int, purpose: Purpose, **changes: object) -> Request:
-        source = Contact(LogicalAddress((number, 7)), 1, 0, (place(number),))
-        states = purpose in (Purpose.LEAD, Purpose.CONFIRM)
-        attributes = changes.pop("attributes", ATTRIBUTES)
-        assert isinstance(attributes, KeyAttributes)
-        fields: dict[str, object] = {
-            "nonce": number,
-            "cookie": b"",
-            "overlay": LAB,
-            "digest": attributes.digest,
-            "source": source,
-            "purpose": purpose,
-            "ticket": 0,
-            "attributes": attributes.pairs if states else (),
-            "body": b"",
-            **changes,
-        }
-        return Request(**fields)  # type: ignore[arg-type]
-
-    def prove(self, number: int) -> bytes:
-        sender = seen(place(number))
-        ((to, challenge),) = messages(self.send(self.request(number, Purpose.JOIN), sender))
-        assert to == sender
-        assert isinstance(challenge, Challenge)
-        return challenge.cookie
-
-    def send(self, message: Message, sender: Contact) -> ServerEffects:
-        return self.machine.receive(encode(message), sender, self.now)
-
-    def ask(
-        self, number: int, purpose: Purpose, **changes: object
-    ) -> list[tuple[Contact, Message]]:
-        """What the server sends upon a request with a valid cookie."""
-        valid = (number, self.now // 30)
-        if valid not in self.cookies:
-            self.cookies[valid] = self.prove(number)
-        request = self.request(number, purpose, cookie=self.cookies[valid], **changes)
-        return messages(self.send(request, seen(place(number))))
-
-    def reply(self, number: int, purpose: Purpose, **changes: object) -> Reply:
-        ((to, reply),) = self.ask(number, purpose, **changes)
-        assert to == seen(place(number))
-        assert isinstance(reply, Reply)
-        assert reply.nonce == number
-        return reply
-
-    def confirm(self, *numbers: int) -> None:
-        for number in numbers:
-            assert self.reply(number, Purpose.CONFIRM).verdict == Verdict.NOTED
-
-    def pass_time(self, until: float, answering: frozenset[int] = frozenset()) -> int:
-        """Wake the server whenever it wants; these members answer. The number of pings."""
-        pings = 0
-        while self.machine.next_deadline <= until:
-            self.now = max(self.now, self.machine.next_deadline)
-            for to, ping in messages(self.machine.wake(self.now)):
-                assert isinstance(ping, CachePing)
-                pings += 1
-                if any(seen(place(number)) == to for number in answering):
-                    self.send(CachePong(ping.nonce), to)
-        self.now = until
-        return pings
-
-
-def desk(**changes: float) -> Desk:
-    settings_ = ServerSettings(**changes)  # type: ignore[arg-type]
-    return Desk(RendezvousServer(Random(1), b"secret", settings_))
-
-
-def numbers(reply: Reply) -> list[int]:
-    """Which members a reply names."""
-    return [contact.address[0] for contact in reply.members if contact.address is not None]
-
-
-@given(
-    purpose=st.sampled_from(Purpose),
-    cookie=st.sampled_from([b"", bytes(16), b"\xff" * 16]),
-    overlay=st.sampled_from(["a", "lab", "x" * 255]),
-    nonce=st.sampled_from([0, 255, 2**32 - 1]),
-    address=st.sampled_from([None, LogicalAddress((1,)), LogicalAddress((1, 2, 3, 4))]),
-    body=st.sampled_from([b"", b"hello", LONGEST]),
-)
-def test_an_unproven_asker_gets_a_challenge_no_longer_than_its_request(
-    purpose: Purpose,
-    cookie: bytes,
-    overlay: str,
-    nonce: int,
-    address: LogicalAddress | None,
-    body: bytes,
-) -> None:
-    """No amplification: for every kind of request, even the shortest, one challenge and nothing
-    else, of at most as many bytes; and nothing is kept.
-    """
-    d = desk()
-    d.confirm(2, 3, 4)
-    before = d.machine.statistics()
-    source = Contact(address, 0, 0, (place(9),))
-    request = Request(nonce, cookie, overlay, bytes(8), source, purpose, 0, (), body)
-    effects = d.send(request, seen(place(9)))
-    ((to, challenge),) = messages(effects)
-    assert to == seen(place(9))
-    assert isinstance(challenge, Challenge)
-    assert len(effects[0].body) <= len(encode(request))
-    after = d.machine.statistics()
-    assert (after.overlays, after.members, after.joining) == (
-        before.overlays,
-        before.members,
-        before.joining,
-    )
-
-
-def test_forged_requests_leave_nothing_behind() -> None:
-    """A flood from endpoints that never show a cookie changes no state and sets no timer."""
-    d = desk()
-    for number in range(5000):
-        d.send(d.request(number, Purpose(number % 5), overlay=f"lab {number}"), seen(place(number)))
-    statistics = d.machine.statistics()
-    assert statistics.challenges == statistics.requests == 5000
-    assert statistics.overlays == statistics.members == statistics.joining == 0
-    assert d.machine.next_deadline == float("inf")
-
-
-@given(body=st.binary(max_size=100))
-def test_what_is_no_request_is_refused(body: bytes) -> None:
-    """Random bytes are refused by one kind of error."""
-    with pytest.raises(RemoteProtocolError):
-        desk().machine.receive(body, seen(place(2)), 0.0)
-
-
-def test_messages_that_servers_send_are_refused_by_one() -> None:
-    source = Contact(None, 1, 0, (place(2),))
-    for message in (
-        Challenge(1, bytes(16)),
-        Reply(1, Verdict.NOBODY, 0, 0, (), 0),
-        Refusal(1, ()),
-        Announcement(LAB, ATTRIBUTES.digest, source, False, b"hello"),
-        CachePing(1),
-    ):
-        with pytest.raises(RemoteProtocolError, match="unexpected"):
-            desk().send(message, seen(place(2)))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"overlay": ""},
-        {"overlay": "x" * 256},
-        {"digest": b"short"},
-        {"cookie": b"short"},
-        {"body": bytes(MAX_ANNOUNCEMENT + 1)},
-        {"source": Contact(None, 1, 0, (place(2)._replace(host="0.0.0.0"),))},
-    ],
-)
-def test_requests_out_of_bounds_are_refused(changes: dict[str, object]) -> None:
-    d = desk()
-    with pytest.raises(RemoteProtocolError, match="bad_field"):
-        d.send(d.request(2, Purpose.JOIN, **changes), seen(place(2)))
-
-
-def test_a_purpose_that_is_none_is_refused() -> None:
-    d = desk()
-    request = d.request(2, Purpose.JOIN)
-    request.purpose = len(Purpose)
-    with pytest.raises(RemoteProtocolError, match="purpose"):
-        d.send(request, seen(place(2)))
+from rendezvous.desk import desk, numbers
 
 
 def test_the_first_is_told_nobody_and_others_wait_until_it_confirms() -> None:
@@ -237,7 +44,6 @@ def test_a_founder_that_never_confirms_is_followed_by_the_next() -> None:
     confirmed=st.integers(0, 120),
     asking=st.lists(st.integers(1000, 1100), min_size=1, max_size=150),
 )
-@settings(max_examples=25)
 def test_the_admission_window(confirmed: int, asking: list[int]) -> None:
     """At most max(8, a quarter of the confirmed) join at a time, a founder alone; whoever was
     admitted stays so; everybody else is told when to ask again, soon.
@@ -340,18 +146,6 @@ def test_an_overlay_that_everybody_left_is_forgotten() -> None:
     assert d.reply(4, Purpose.JOIN).verdict == Verdict.NOBODY
 
 
-def test_a_pong_proves_nothing_for_others() -> None:
-    d = desk()
-    d.confirm(2)
-    d.now = d.machine.next_deadline
-    ((_, ping),) = messages(d.machine.wake(d.now))
-    assert isinstance(ping, CachePing)
-    d.send(CachePong(ping.nonce), seen(place(3)))
-    d.send(CachePong(ping.nonce ^ 1), seen(place(2)))
-    d.pass_time(11.0)
-    assert d.machine.statistics().members == 0
-
-
 def test_a_server_that_slept_forgets_nobody() -> None:
     """Lateness of the server's own process is not the failure of its members."""
     d = desk()
@@ -406,27 +200,6 @@ def test_a_leader_beside_the_sample_is_forgotten_when_it_leads_no_more() -> None
     assert d.machine.statistics().members > 100
     d.pass_time(30.0, frozenset(range(2, 300)))
     assert d.machine.statistics().members == 4
-
-
-def test_proven_floods_meet_bounds() -> None:
-    """Whoever shows cookies may fill the tables, but not exceed them, nor disturb who is in."""
-    d = desk(overlays=8, members=40, sample=4, leaders=4, recent=4)
-    d.confirm(2)
-    for number in range(100, 600):
-        overlay = f"lab {number % 50}"
-        d.ask(number, Purpose(number % 2), overlay=overlay)
-        d.ask(number, Purpose.CONFIRM, overlay=overlay)
-    statistics = d.machine.statistics()
-    assert statistics.overlays <= 8
-    assert statistics.members <= 40
-    assert statistics.overflows > 0
-    assert d.reply(3, Purpose.JOIN).verdict == Verdict.MEMBERS
-    late = d.reply(4, Purpose.JOIN, overlay="one too many")
-    assert (late.verdict, late.wait_ms) == (Verdict.WAIT, 4000)
-    # When the flood is over and nobody answers, there is room again.
-    d.pass_time(60.0)
-    assert d.machine.statistics().overlays == 0
-    assert d.reply(4, Purpose.JOIN, overlay="one too many").verdict == Verdict.NOBODY
 
 
 def test_a_joiner_with_other_attributes_is_told_those_of_the_overlay() -> None:
