@@ -1,0 +1,153 @@
+"""What the benchmarks share: a measurement with what was measured beside it, and how it is shown.
+
+Its one rule: no figure stands alone. Machines are shared and drift by a factor of two, so each
+value is the median of several runs, and a limit or a peer was measured in turn with it.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Awaitable, Callable, Sequence
+from statistics import median
+from typing import TypeVar
+
+import trio
+from attrs import frozen
+from rich.console import Console
+from rich.table import Table
+
+Result = TypeVar("Result")
+_DESCRIPTORS_BESIDES = 64
+
+
+class MeasurementError(Exception):
+    """What was to be measured did not come about; the text says why."""
+
+
+def run(program: Callable[[], Awaitable[Result]]) -> Result:
+    """Run a program under Trio; a failure ends the process with its text and status 1."""
+    try:
+        return trio.run(program)
+    except BaseExceptionGroup as group:
+        failures, others = group.split(MeasurementError)
+        if others is not None or failures is None:
+            raise
+        raise SystemExit(f"failed: {_first(failures)}") from None
+
+
+def _first(group: BaseExceptionGroup[MeasurementError]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+@frozen
+class Measurement:
+    """One figure, and what it is compared with.
+
+    Attributes:
+        workload: what was done.
+        size: bytes of a payload; 0 where there is none.
+        members: overlay sockets that took part.
+        unit: of the values.
+        values: one a run.
+        beside: what else was measured, or the goal that was set.
+        beside_values: its values, in the same unit.
+    """
+
+    workload: str
+    size: int
+    members: int
+    unit: str
+    values: Sequence[float]
+    beside: str
+    beside_values: Sequence[float]
+
+    @property
+    def ratio(self) -> float:
+        """The value as a part of what it is compared with."""
+        return median(self.values) / median(self.beside_values)
+
+    def as_json(self) -> str:
+        """One object on one line."""
+        return json.dumps(
+            {
+                "workload": self.workload,
+                "size": self.size,
+                "members": self.members,
+                "value": _rounded(median(self.values)),
+                "unit": self.unit,
+                "runs": len(self.values),
+                "median": _rounded(median(self.values)),
+                "min": _rounded(min(self.values)),
+                "max": _rounded(max(self.values)),
+                "beside": self.beside,
+                "beside_median": _rounded(median(self.beside_values)),
+                "beside_min": _rounded(min(self.beside_values)),
+                "beside_max": _rounded(max(self.beside_values)),
+                "ratio": _rounded(self.ratio),
+            }
+        )
+
+
+class Printer:
+    """Prints measurements on standard output: one JSON object each as they come, or a table."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._kept: list[Measurement] = []
+
+    def add(self, measurement: Measurement) -> None:
+        """A measurement was made."""
+        if self._as_json:
+            print(measurement.as_json(), flush=True)
+        else:
+            self._kept.append(measurement)
+
+    def finish(self) -> None:
+        """That was all."""
+        if self._as_json:
+            return
+        table = Table(box=None, pad_edge=False)
+        for title in ("workload", "size", "members", "median", "min", "max", "unit"):
+            table.add_column(title, justify="left" if title in ("workload", "unit") else "right")
+        for title in ("beside it", "median", "ratio"):
+            table.add_column(title, justify="left" if title == "beside it" else "right")
+        for each in self._kept:
+            table.add_row(
+                each.workload,
+                f"{each.size:,}" if each.size else "",
+                f"{each.members:,}",
+                *(_shown(value) for value in (median(each.values), min(each.values))),
+                _shown(max(each.values)),
+                each.unit,
+                each.beside,
+                _shown(median(each.beside_values)),
+                f"{each.ratio:.2f}",
+            )
+        Console(width=130).print(table)
+
+
+def allow_descriptors(count: int) -> None:
+    """Let this process open so many sockets, and some files besides.
+
+    Raises:
+        SystemExit: the system does not allow it; the message says what it allows.
+    """
+    wanted = count + _DESCRIPTORS_BESIDES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise SystemExit(
+            f"{wanted} descriptors are needed and {hard} allowed: raise `ulimit -Hn`, "
+            "take fewer members, or let them share a socket"
+        )
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _rounded(value: float) -> float:
+    return round(value, 4)
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

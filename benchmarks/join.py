@@ -1,0 +1,226 @@
+"""Joining: so many overlay sockets in one process, all at once, until the overlay is exact.
+
+Its one rule: nothing is taken on trust. Every member has a UDP socket of its own (unless
+`--shared`), speaks through it with every other, and finds the overlay through a real rendezvous
+server; and the overlay counts as formed when every neighbor table equals the reference
+triangulation, which shares no code with the protocol.
+
+    python benchmarks/join.py --members 1000 [--json]
+    python benchmarks/join.py --members 10000 --heartbeat 5
+
+Measured are the seconds until the last `join()` returned and until the overlay was exact, the
+processor time, and the messages a join. Beside the times stands how long bare sockets take for as
+many datagrams: a loop over one selector, without any protocol. Beside the messages stands the
+published goal (design: 45).
+
+A heartbeat of 5 seconds is what a process with ten thousand members is for: they alone say hello
+60,000 times a heartbeat, and joining does not wait for a beat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import selectors
+import socket
+import time
+from collections.abc import Sequence
+from random import Random
+
+import trio
+from _common import Measurement, MeasurementError, Printer, allow_descriptors, run
+from _overlay import Triangulation, complaint, join_all, wait_exact
+from attrs import frozen
+
+from opus_socket import OverlayConfig, OverlayHost, OverlaySocket, open_host
+from opus_socket.config import LoggingConfig
+from opus_socket.core.addresses import WORD_MAX
+from opus_socket.logs import configure_logging
+from opus_socket.rendezvous.serve import serve
+from opus_socket.simulator.checkers.delaunay import Point, reference_triangulation
+
+MESSAGES_GOAL = 45.0
+SLOW_FROM = 2000
+BURST = 256
+
+
+@frozen
+class Result:
+    """What came of one run.
+
+    Attributes:
+        join_s: until the last `join()` had returned.
+        exact_s: until every neighbor table was exact.
+        cpu_s: processor time of this process until then.
+        messages: protocol and rendezvous messages that members sent until then.
+        hellos: those of them that only repeated a Hello to a neighbor.
+        datagrams, size: that were sent through the members' sockets, and their mean bytes.
+        bare_s: how long bare sockets take for as many.
+    """
+
+    join_s: float
+    exact_s: float
+    cpu_s: float
+    messages: int
+    hellos: int
+    datagrams: int
+    size: int
+    bare_s: float
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--members", type=int, default=1000, help="overlay sockets (1000)")
+    parser.add_argument("--heartbeat", type=float, help="seconds (1; 5 from 2,000 members on)")
+    parser.add_argument("--shared", action="store_true", help="all on one UDP socket")
+    parser.add_argument("--runs", type=int, default=1, help="how often (1)")
+    parser.add_argument("--seed", type=int, default=7, help="of the coordinates (7)")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds for a run (120)")
+    parser.add_argument("--json", action="store_true", help="one object a measurement")
+    given = parser.parse_args()
+    configure_logging(LoggingConfig(level="warning"))
+    if not given.shared:
+        allow_descriptors(given.members)
+    heartbeat = given.heartbeat or (1.0 if given.members < SLOW_FROM else 5.0)
+    runs = [
+        run(
+            functools.partial(
+                measure,
+                given.members,
+                heartbeat,
+                given.shared,
+                Random(given.seed + number),
+                given.timeout,
+            )
+        )
+        for number in range(given.runs)
+    ]
+    report(Printer(given.json), given.members, given.shared, runs)
+
+
+def report(printer: Printer, members: int, shared: bool, runs: Sequence[Result]) -> None:
+    """Print the measurements of some runs."""
+    name = "join_shared" if shared else "join"
+    bare, bare_values = "as many bare datagrams", [each.bare_s for each in runs]
+    for what, values in (
+        ("", [each.join_s for each in runs]),
+        ("_exact", [each.exact_s for each in runs]),
+        ("_cpu", [each.cpu_s for each in runs]),
+    ):
+        printer.add(Measurement(name + what, 0, members, "s", values, bare, bare_values))
+    for what, counts in (
+        ("_messages", [each.messages - each.hellos for each in runs]),
+        ("_messages_all", [each.messages for each in runs]),
+    ):
+        each_join = [count / members for count in counts]
+        printer.add(
+            Measurement(
+                name + what, 0, members, "messages a join", each_join, "goal", [MESSAGES_GOAL]
+            )
+        )
+    printer.finish()
+
+
+async def measure(
+    members: int, heartbeat: float, shared: bool, rng: Random, limit: float
+) -> Result:
+    """Form one overlay, and take it down again."""
+    points = draw_points(members, rng)
+    expected = reference_triangulation(points)
+    async with trio.open_nursery() as nursery:
+        endpoint = await nursery.start(functools.partial(serve, "127.0.0.1:0"))
+        async with open_host() as host:
+            sockets = [
+                await host.open_socket(
+                    OverlayConfig(
+                        overlay_id="benchmark",
+                        socket={"local_handover": False},
+                        node={"delaunay": {"coordinates": f"{x},{y}", "heartbeat": heartbeat}},
+                        node_adapter={"listen": "127.0.0.1:0", "socket_per_node": not shared},
+                        socket_adapter={"kind": "udp"},
+                        rendezvous={"server": str(endpoint)},
+                    ),
+                    rng=Random(rng.getrandbits(64)),
+                )
+                for x, y in points
+            ]
+            with trio.move_on_after(limit) as scope:
+                result = await form(host, sockets, expected)
+            if scope.cancelled_caught:
+                raise MeasurementError(f"after {limit:g} s {complaint(sockets)}")
+        nursery.cancel_scope.cancel()
+    return result
+
+
+def draw_points(count: int, rng: Random) -> list[Point]:
+    """Distinct points of the plane."""
+    points: dict[Point, None] = {}
+    while len(points) < count:
+        points[rng.randrange(WORD_MAX), rng.randrange(WORD_MAX)] = None
+    return list(points)
+
+
+async def form(
+    host: OverlayHost, sockets: Sequence[OverlaySocket], expected: Triangulation
+) -> Result:
+    """Let all join at once; what it took until the overlay was exact."""
+    started, cpu = time.perf_counter(), time.process_time()
+    await join_all(sockets)
+    join_s = time.perf_counter() - started
+    await wait_exact(sockets, expected)
+    exact_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+    messages = hellos = 0
+    for sock in sockets:
+        core = sock.statistics().core
+        assert core is not None
+        messages += core.sent.get("protocol", 0) + core.sent.get("rendezvous", 0)
+        hellos += getattr(core.node, "repeated", 0)
+    ports = host.statistics().udp
+    datagrams = sum(port.sent for port in ports)
+    size = sum(port.sent_bytes for port in ports) // datagrams
+    bare_s = exchange(len(ports), datagrams, size)
+    return Result(join_s, exact_s, cpu_s, messages, hellos, datagrams, size, bare_s)
+
+
+def exchange(ports: int, datagrams: int, size: int) -> float:
+    """Seconds that bare sockets need for so many datagrams of so many bytes, in bursts that the
+    kernel's buffers hold.
+    """
+    selector, payload = selectors.DefaultSelector(), bytes(size)
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(max(2, ports))]
+    try:
+        for sock in sockets:
+            sock.setblocking(False)
+            sock.bind(("127.0.0.1", 0))
+            selector.register(sock, selectors.EVENT_READ)
+        places = [sock.getsockname() for sock in sockets]
+        started = time.perf_counter()
+        sent = received = 0
+        while received < datagrams:
+            for number in range(sent, min(sent + BURST, datagrams)):
+                sockets[number % len(sockets)].sendto(payload, places[number * 7 % len(places)])
+                sent += 1
+            for key, _ in selector.select(0):
+                ready = key.fileobj
+                assert isinstance(ready, socket.socket)
+                received += _drain(ready, size)
+        return time.perf_counter() - started
+    finally:
+        selector.close()
+        for sock in sockets:
+            sock.close()
+
+
+def _drain(sock: socket.socket, size: int) -> int:
+    count = 0
+    while True:
+        try:
+            sock.recvfrom(size)
+        except BlockingIOError:
+            return count
+        count += 1
+
+
+if __name__ == "__main__":
+    main()
