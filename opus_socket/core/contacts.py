@@ -173,7 +173,8 @@ class ContactFinder:
 
     def announce(self, body: bytes, now: float) -> FinderEffects:
         """Make a protocol message known to the group and, through servers, to new members and
-        leaders. Of announcements that come too fast only the newest is made.
+        leaders. Of announcements that come too fast only the newest is made. Through a server
+        that still lets this member wait to join none is made: it would pass by the queue.
 
         Raises:
             LocalProtocolError: the message is too long, or before `begin`.
@@ -291,20 +292,26 @@ class ContactFinder:
                     self._leads(now)
         return effects
 
-    def _tell(
-        self, purpose: Purpose, patience: Patience, now: float, body: bytes = b""
-    ) -> FinderEffects:
+    def _tell(self, purpose: Purpose, patience: Patience, now: float) -> FinderEffects:
         """The same request to every server."""
         return [
             effect
             for server in self._search.servers
-            for effect in self._asking.ask(server, purpose, patience, now, body)
+            for effect in self._asking.ask(server, purpose, patience, now)
         ]
 
     def _announce(self, now: float) -> FinderEffects:
         self._quiet_until = now + self._settings.announce_gap
         self._counts["announced"] += 1
-        told = self._tell(Purpose.ANNOUNCE, self._once, now, self._announcement)
+        asked = [exchange.to for exchange in self._asking.open(Purpose.JOIN)]
+        told = [
+            effect
+            for server in self._search.servers
+            if server not in asked
+            for effect in self._asking.ask(
+                server, Purpose.ANNOUNCE, self._once, now, self._announcement
+            )
+        ]
         if not self._settings.multicast:
             return told
         member = self._answerer.confirmed

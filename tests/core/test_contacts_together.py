@@ -222,6 +222,35 @@ def test_announcements_reach_joiners_and_leaders_through_the_server() -> None:
     assert leaders[0].heard == follower.heard == []
 
 
+def test_a_joiner_announces_through_no_server_that_lets_it_wait() -> None:
+    w = Wire(Random(1))
+    Host(w, place(1))
+    founder = Joiner(w, 2, SERVER, founding_time=1e9).join()
+    w.run(1.0)
+    joiner = Joiner(w, 3, SERVER).join(at=1.0)
+    w.at(1.0, lambda: joiner.perform(joiner.finder.announce(b"me too", w.now)))
+    w.at(2.0, lambda: joiner.perform(joiner.finder.announce(b"me too", w.now)))
+    w.run(3.0)
+    assert founder.heard == []
+    w.at(3.0, lambda: founder.perform(founder.finder.announce(b"here I am", w.now)))
+    w.run(3.1)
+    assert joiner.heard == [(b"here I am", founder.contact)]
+
+
+def test_who_is_stable_by_other_means_stops_asking_to_join() -> None:
+    w = Wire(Random(1))
+    server = Host(w, place(1))
+    server.stop()
+    joiner = Joiner(w, 3, SERVER).join()
+    w.run(5.0)
+    joiner.perform(joiner.finder.update(joiner.contact, (), True, w.now))
+    server.restart()
+    w.run(40.0)
+    assert joiner.found == []
+    statistics = server.machine.statistics()
+    assert (statistics.members, statistics.admitted) == (1, 0)
+
+
 def test_of_announcements_in_a_hurry_the_newest_is_made() -> None:
     w = Wire(Random(1))
     finder = ContactFinder(LAB, ATTRIBUTES, GROUP, Random(1))
