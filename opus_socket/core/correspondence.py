@@ -62,6 +62,7 @@ class Correspondent:
         cookie: what it gave us last.
         ticket: our place among those who wait there.
         silent: requests in a row without an answer.
+        differs: whether it was reported that its key attributes are others.
     """
 
     contact: Contact
@@ -69,6 +70,7 @@ class Correspondent:
     cookie: bytes = b""
     ticket: int = 0
     silent: int = 0
+    differs: bool = False
 
 
 @define(eq=False)

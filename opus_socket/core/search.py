@@ -194,10 +194,13 @@ class Search:
         self._asking.close(exchange)
         endpoint = exchange.to.contact.endpoints[0]
         reason = "key attributes differ: " + "; ".join(map(str, differences))
-        if exchange.purpose is not Purpose.JOIN:
-            return (Emit(ContactFailed(endpoint, reason)), *self.settle(now))
-        self.stop()
-        return (Abort(JoinError(f"{endpoint} refuses this member: {reason}")),)
+        if exchange.purpose is Purpose.JOIN:
+            self.stop()
+            return (Abort(JoinError(f"{endpoint} refuses this member: {reason}")),)
+        if exchange.to.differs:
+            return self.settle(now)
+        exchange.to.differs = True
+        return (Emit(ContactFailed(endpoint, reason)), *self.settle(now))
 
     def announced(self, member: Contact, now: float) -> SearchEffects:
         """A member made itself known, by the group or through a server: ask it."""

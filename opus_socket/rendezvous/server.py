@@ -62,6 +62,9 @@ CHECKS_A_WAKE = 64
 WAKE_GAP = 0.05
 """Pings are spread: at most 64 in 50 ms, whatever the number of members."""
 
+SWEEP_SOON = 1.0
+"""Seconds until overlays that everybody left are looked for, when there are too many."""
+
 LISTENERS = 64
 """To how many an announcement is sent on."""
 
@@ -366,10 +369,11 @@ class RendezvousServer:
         """A new overlay, if there is room for it."""
         settings = self._settings
         if sum(map(len, self._overlays.values())) >= settings.overlays:
-            self._sweep(now)
-            if sum(map(len, self._overlays.values())) >= settings.overlays:
-                self._counts["overflows"] += 1
-                return None
+            self._counts["overflows"] += 1
+            # There may be room after the next sweep; a flood must not buy one with each request.
+            self._sweep_at = min(self._sweep_at, now + SWEEP_SOON)
+            self.next_deadline = min(self.next_deadline, self._sweep_at)
+            return None
         cache = Cache(
             _tag(request.overlay),
             Admission(settings.admission_expiry, settings.joiners),

@@ -319,4 +319,5 @@ def test_a_leader_is_not_aborted_by_a_buddy_of_another_overlay() -> None:
     leader = Joiner(w, 3, buddies(2), OTHERS, leads=True).join()
     w.run(10.0)
     assert leader.errors == []
-    assert any(WHY in failed.reason for failed in failures(leader))
+    # Asked every two seconds, reported once.
+    assert sum(WHY in failed.reason for failed in failures(leader)) == 1

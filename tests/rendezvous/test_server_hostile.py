@@ -141,6 +141,17 @@ def test_proven_floods_meet_bounds() -> None:
     assert d.reply(4, Purpose.JOIN, overlay="one too many").verdict == Verdict.NOBODY
 
 
+def test_room_is_found_within_a_second_after_a_flood() -> None:
+    """Overlays that were only asked for are forgotten once their founders are late."""
+    d = desk(overlays=8)
+    for number in range(100, 108):
+        assert d.reply(number, Purpose.JOIN, overlay=f"{number}").verdict == Verdict.NOBODY
+    d.now = 5.0
+    assert d.reply(2, Purpose.JOIN).verdict == Verdict.WAIT
+    d.pass_time(6.0)
+    assert d.reply(2, Purpose.JOIN).verdict == Verdict.NOBODY
+
+
 def test_a_pong_proves_nothing_for_others() -> None:
     d = desk()
     d.confirm(2)
