@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 
-CONFIRM_TRIES = 6
+CONFIRM_TRIES = 8
 """How often a server is told of a confirmed member before its silence is accepted."""
 
 

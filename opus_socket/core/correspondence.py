@@ -8,6 +8,7 @@ request for each purpose; asking anew replaces it. Who stays silent is reported 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import inf
 from random import Random
 
 from attrs import define, field, frozen
@@ -30,7 +31,12 @@ MAX_CHALLENGES = 3
 """How often one request follows a new cookie before it waits for its next turn."""
 
 OUTAGE = 2
-"""After so many requests without an answer, a correspondent is out."""
+OUTAGE_SECONDS = 1.2
+"""After so many requests without an answer, over so many seconds, a correspondent is out."""
+
+PATIENCE = 4
+SHORTEST_PATIENCE = 0.25
+"""An answer is waited for four times as long as answers took, and at least a quarter second."""
 
 
 @frozen
@@ -47,9 +53,16 @@ class Patience:
     longest: float
     tries: int | None
 
-    def wait(self, tries: int) -> float:
-        """Seconds to wait for an answer when it was sent so many times in a row."""
-        return min(self.first * 2.0 ** min(tries - 1, 16), self.longest)
+    def wait(self, tries: int, expected: float = inf) -> float:
+        """Seconds to wait for an answer when it was sent so many times in a row.
+
+        Args:
+            tries: how often it was sent.
+            expected: seconds after which an answer was to be expected, by experience.
+        """
+        # A request that is not repeated is open to late answers for as long as is allowed.
+        first = self.first if self.tries == 1 else min(self.first, expected)
+        return min(first * 2.0 ** min(tries - 1, 16), self.longest)
 
 
 @define(eq=False)
@@ -62,6 +75,9 @@ class Correspondent:
         cookie: what it gave us last.
         ticket: our place among those who wait there.
         silent: requests in a row without an answer.
+        silent_since: seconds, when the first of them was sent.
+        round_trip: seconds that answers of a server took, on average; inf before the first.
+        out: whether its silence was reported.
         differs: whether it was reported that its key attributes are others.
     """
 
@@ -70,7 +86,21 @@ class Correspondent:
     cookie: bytes = b""
     ticket: int = 0
     silent: int = 0
+    silent_since: float = inf
+    round_trip: float = inf
+    out: bool = False
     differs: bool = False
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which an answer was to be expected."""
+        return max(PATIENCE * self.round_trip, SHORTEST_PATIENCE)
+
+    def took(self, seconds: float) -> None:
+        """It answered a request after so many seconds."""
+        if self.is_server:
+            before = self.round_trip if self.round_trip < inf else seconds
+            self.round_trip = before + (seconds - before) / 4
 
 
 @define(eq=False)
@@ -84,6 +114,7 @@ class Exchange:
         patience: when it is sent again.
         began: seconds, when it was first sent.
         body: the protocol message to be announced.
+        sent: seconds, when it was sent last.
         tries: how often it was sent since the last answer.
         challenges: how often it was answered by a cookie since it was sent by itself.
         waiting: whether it was answered by "ask again later".
@@ -95,6 +126,7 @@ class Exchange:
     patience: Patience
     began: float
     body: bytes = b""
+    sent: float = -inf
     tries: int = 0
     challenges: int = 0
     waiting: bool = False
@@ -165,18 +197,23 @@ class Correspondence:
             return ()
         exchange.challenges += 1
         exchange.to.cookie = challenge.cookie
+        if exchange.is_first:
+            exchange.to.took(now - exchange.sent)
         # Somebody is there: should what follows get lost, it is worth a try soon.
         if exchange.to.is_server:
             exchange.tries = 1
         self._timers.set_no_later(exchange.nonce, self._patient_until(exchange, now))
-        return (self._transmit(exchange),)
+        return (self._transmit(exchange, now),)
 
-    def answered(self, nonce: int) -> Exchange | None:
+    def answered(self, nonce: int, now: float) -> Exchange | None:
         """Take the open request that is answered with this nonce; it is closed thereby."""
         exchange = self._open.get(nonce)
         if exchange is not None:
             self.close(exchange)
-            exchange.to.silent = 0
+            to = exchange.to
+            to.silent, to.out = 0, False
+            if exchange.is_first:
+                to.took(now - exchange.sent)
         return exchange
 
     def ask_later(self, exchange: Exchange, reply: Reply, now: float) -> None:
@@ -223,7 +260,7 @@ class Correspondence:
         if exchange.waiting:
             exchange.waiting = False
         elif exchange.purpose in (Purpose.JOIN, Purpose.LEAD, Purpose.CONFIRM):
-            effects += _silent(exchange.to)
+            effects += _silent(exchange, now)
         if exchange.patience.tries is None or exchange.tries < exchange.patience.tries:
             effects += self._send_again(exchange, now)
         else:
@@ -234,13 +271,15 @@ class Correspondence:
         exchange.tries += 1
         exchange.challenges = 0
         self._timers.set(exchange.nonce, self._patient_until(exchange, now))
-        return (self._transmit(exchange),)
+        return (self._transmit(exchange, now),)
 
     def _patient_until(self, exchange: Exchange, now: float) -> float:
-        return now + exchange.patience.wait(exchange.tries) * self._rng.uniform(0.9, 1.1)
+        seconds = exchange.patience.wait(exchange.tries, exchange.to.patience)
+        return now + seconds * self._rng.uniform(0.9, 1.1)
 
-    def _transmit(self, exchange: Exchange) -> Transmit:
+    def _transmit(self, exchange: Exchange, now: float) -> Transmit:
         to, purpose = exchange.to, exchange.purpose
+        exchange.sent = now
         states = to.is_server and purpose in (Purpose.LEAD, Purpose.CONFIRM)
         request = Request(
             exchange.nonce,
@@ -256,10 +295,15 @@ class Correspondence:
         return Transmit(to.contact, Kind.RENDEZVOUS, encode(request))
 
 
-def _silent(correspondent: Correspondent) -> Sequence[DriverEffect]:
-    correspondent.silent += 1
-    if correspondent.silent != OUTAGE:
+def _silent(exchange: Exchange, now: float) -> Sequence[DriverEffect]:
+    to = exchange.to
+    to.silent += 1
+    if to.silent == 1:
+        to.silent_since = exchange.sent
+    seconds = now - to.silent_since
+    if to.out or to.silent < OUTAGE or seconds < OUTAGE_SECONDS:
         return ()
-    what = "rendezvous server" if correspondent.is_server else "buddy"
-    reason = f"the {what} did not answer {OUTAGE} requests in a row; it is asked again"
-    return (Emit(ContactFailed(correspondent.contact.endpoints[0], reason)),)
+    to.out = True
+    what = "rendezvous server" if to.is_server else "buddy"
+    reason = f"the {what} has not answered for {seconds:.1f} s; it is asked again"
+    return (Emit(ContactFailed(to.contact.endpoints[0], reason)),)

@@ -39,7 +39,8 @@ class FinderSettings:
         buddies: likely members, in the same form.
         multicast: whether the driver has a multicast group.
         rendezvous_period: seconds between a leader's searches.
-        retry: seconds after which a silent server is asked again; doubles each time.
+        retry: seconds after which a silent server is asked again, sooner when it is known to
+            answer faster; doubles each time.
         longest_retry: seconds; the most that it grows to.
         buddy_retry: seconds after which a silent buddy, or the group, is asked again.
         buddy_patience: seconds for which others who are joining too may go first.
@@ -163,7 +164,7 @@ class Search:
 
     def replied(self, reply: Reply, now: float) -> SearchEffects:
         """A server or buddy replied to one of our requests."""
-        exchange = self._asking.answered(reply.nonce)
+        exchange = self._asking.answered(reply.nonce, now)
         if exchange is None:
             return ()
         if self._round is None or exchange.purpose is not self._round.purpose:
@@ -225,7 +226,7 @@ class Search:
 
     def met_itself(self, nonce: int, now: float) -> SearchEffects:
         """A buddy turned out to be this very member."""
-        return () if self._asking.answered(nonce) is None else self.settle(now)
+        return () if self._asking.answered(nonce, now) is None else self.settle(now)
 
     def settle(self, now: float) -> SearchEffects:
         """Conclude when everybody who could say something has said it, or was silent."""

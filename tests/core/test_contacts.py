@@ -126,8 +126,25 @@ def test_a_server_that_is_down_is_asked_ever_more_seldom_and_reported_once() -> 
     assert joiner.found == []
     (failed,) = failures(joiner)
     assert failed.endpoint == place(1)
-    assert "rendezvous server did not answer" in failed.reason
+    assert "rendezvous server has not answered" in failed.reason
     assert joiner.events[0][0] < 3.4
+
+
+@pytest.mark.parametrize("lost", [2, 3])
+def test_what_is_lost_on_the_way_to_a_fast_server_is_soon_sent_again(lost: int) -> None:
+    """Once it has answered, its silence means a loss rather than an outage."""
+    w = Wire(Random(1))
+    Host(w, place(1))
+    member = Joiner(w, 2, SERVER).join()
+    w.run(1.0)
+    sent = w.sent.setdefault((place(3), place(1)), [])
+    w.lost = lambda source, _to, _now: source == place(3) and len(sent) == lost
+    joiner = Joiner(w, 3, SERVER).join(at=1.0)
+    w.run(1.6)
+    # The second request carries the cookie, the third confirms.
+    assert [contacts for _, contacts in joiner.found] == [(member.contact,)]
+    assert len(sent) == 4
+    assert failures(joiner) == []
 
 
 def test_a_joiner_waits_for_a_server_that_comes_back() -> None:
