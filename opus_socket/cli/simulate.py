@@ -5,6 +5,7 @@ Its one rule: the same words give the same answer, except for `wall_s` and `even
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -132,7 +133,7 @@ def command(
         partition=partition,
         addresses=places,
     )
-    with _progress() as progress:
+    with _progress() as progress, _no_collector():
         experiment = Experiment(scenario, progress)
         report = experiment.run()
     if dump is not None:
@@ -143,6 +144,20 @@ def command(
         _print(report)
     if not report.legitimate:
         context.exit(1)
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Without the collector of cyclic garbage: machines leave none, and looking for it again and
+    again among millions of live objects took a sixth of the time (measured at 4,000 members).
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -129,9 +129,9 @@ class Report:
         time_to_legitimate_s: virtual seconds from the last join, fault or heal to the first
             instant from which it was legitimate for three heartbeats; None when it was not.
         messages_per_join: protocol messages sent until the overlay of all who joined was
-            legitimate, less periodic Hellos, for each of them. A Hello is periodic when it goes
-            to a neighbor in its sender's table, with the same bytes as the last message that
-            this neighbor was sent as one, and at least 0.8 heartbeats after that.
+            legitimate, less periodic Hellos, for each of them. A Hello (a message of a class
+            that repeats) is periodic when it goes to a neighbor in its sender's table, with the
+            same bytes as the last one to that neighbor, and at least 0.8 heartbeats after it.
         rendezvous_messages_per_join: messages to and from the rendezvous server, buddies and
             the multicast group, for each of them, in the same time.
         events: how many events were handled in all.

@@ -11,6 +11,7 @@ from collections import deque
 from math import inf
 from typing import Protocol
 
+import cbor2
 from attrs import define, field
 
 from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress
@@ -85,6 +86,7 @@ class SimulatedSocket:
     received: list[OverlayMessage] = field(factory=list, init=False)
     events: deque[Event] = field(factory=lambda: deque(maxlen=_MAX_EVENTS), init=False)
     seen_as: Contact = field(init=False)
+    _hellos: tuple[bytes, ...] = field(init=False)
     _core: OverlayCore | None = field(default=None, init=False)
     _leaving: bool = field(default=False, init=False)
     _lives: int = field(default=0, init=False)
@@ -99,6 +101,9 @@ class SimulatedSocket:
 
     def __attrs_post_init__(self) -> None:
         self.seen_as = Contact(None, 0, 0, (endpoint(self.number),))
+        # How they begin on the wire, behind the byte that says how long the array is.
+        messages = self.settings.spec.messages
+        self._hellos = tuple(cbor2.dumps(each.code) for each in messages if each.repeats)
 
     # Queries
 
@@ -230,7 +235,7 @@ class SimulatedSocket:
         self.paused = True
         self._resumes_at = max(self._resumes_at, until)
         self._watcher.disturbed("pause", self)
-        self._underlay.schedule.timer(self._resumes_at, self._resume, self._lives)
+        self._underlay.schedule.timer(self._resumes_at, self._resume, (self._lives,))
 
     # The driver's loop
 
@@ -250,12 +255,12 @@ class SimulatedSocket:
         if self.paused:
             self._backlog.append((kind, body, sender))
             self._backlog_size += len(body)
-        else:
-            self._handle(kind, body, sender)
+        elif self._core is not None:
+            self._handle(self._core, kind, body, sender)
             self._settle()
 
-    def _handle(self, kind: Kind, body: bytes, sender: Contact) -> None:
-        core, now = self.core, self._underlay.schedule.now
+    def _handle(self, core: OverlayCore, kind: Kind, body: bytes, sender: Contact) -> None:
+        now = self._underlay.schedule.now
         if kind is Kind.OVERLAY:
             # A copy, as in a receive buffer: the engine writes the hop limits into it.
             buffer = memoryview(bytearray(body))
@@ -273,7 +278,7 @@ class SimulatedSocket:
         # A late driver must not look like a failure: first everything in hand, then the timers.
         for kind, body, sender in self._take_backlog():
             if self._core is not None:
-                self._handle(kind, body, sender)
+                self._handle(self._core, kind, body, sender)
         self._settle()
 
     def _wake(self) -> None:
@@ -313,17 +318,19 @@ class SimulatedSocket:
     def _perform(self, effects: CoreEffects) -> None:
         underlay = self._underlay
         for effect in effects:
+            # Nearly all are of this class, and asking for it is cheaper than a pattern.
+            if isinstance(effect, Transmit):
+                if effect.kind is Kind.PROTOCOL and self._is_periodic(effect.to, effect.body):
+                    underlay.periodic += 1
+                underlay.send(self, effect.to, effect.kind, effect.body)
+                continue
             match effect:
-                case Transmit(to=to, kind=kind, body=body):
-                    if kind is Kind.PROTOCOL and self._is_periodic(to, body):
-                        underlay.periodic += 1
-                    underlay.send(self, to, kind, body)
-                case Emit(event=event):
-                    self._tell(event)
-                case Forward(dispatch=dispatch):
-                    self._forward(dispatch)
                 case TransmitGroup(kind=kind, body=body):
                     underlay.send_group(self, kind, body)
+                case Forward(dispatch=dispatch):
+                    self._forward(dispatch)
+                case Emit(event=event):
+                    self._tell(event)
                 case Abort(error=error):
                     self.error = error
                     self._stop()
@@ -354,19 +361,20 @@ class SimulatedSocket:
             self.joined = True
 
     def _is_periodic(self, to: Contact, body: bytes) -> bool:
-        """Whether a protocol message is a periodic Hello: to a neighbor, the same bytes as the
-        last that it was told as one, and that no sooner than a slow beat ago.
+        """Whether a protocol message is a periodic Hello: of a class that repeats, to a neighbor,
+        the same bytes as the last such message to it, and that no sooner than a slow beat ago.
         """
-        neighbors = self.core.neighbors
-        if to.address not in neighbors:
-            return False
         told, now = self._told, self._underlay.schedule.now
         before, when = told.get(to.wire, (b"", 0.0))
+        repeated = body == before
+        neighbors = self.core.neighbors
+        if (not repeated and not body.startswith(self._hellos, 1)) or to.address not in neighbors:
+            return False
         told[to.wire] = (body, now)
         if len(told) > 2 * len(neighbors) + 32:
             present = (contact.wire for contact in neighbors.values())
             self._told = {wire: told[wire] for wire in present if wire in told}
-        return body == before and now - when >= self._slow_beat
+        return repeated and now - when >= self._slow_beat
 
     def _running(self) -> OverlayCore:
         if self.paused:

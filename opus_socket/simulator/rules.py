@@ -69,6 +69,9 @@ class RuleBook:
 
     _rules: list[Rule] = field(factory=list, init=False)
 
+    def __len__(self) -> int:
+        return len(self._rules)
+
     def add(self, rule: AnyRule) -> AnyRule:
         """Put a rule behind all others and return it: the handle that `remove` takes.
 

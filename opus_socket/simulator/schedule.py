@@ -44,17 +44,23 @@ class Schedule:
         """When the next event is due; inf when there is none."""
         return self._heap[0][0] if self._heap else inf
 
-    def at(self, when: float, call: Callable[..., None], *arguments: object) -> None:
+    def at(
+        self, when: float, call: Callable[..., None], arguments: tuple[object, ...] = ()
+    ) -> None:
         """Call something at an instant, or now if that is past."""
         self._rank += 1
-        now = self.now
-        heappush(self._heap, (when if when > now else now, self._rank, call, arguments))
+        if when < self.now:
+            when = self.now
+        heappush(self._heap, (when, self._rank, call, arguments))
 
-    def timer(self, when: float, call: Callable[..., None], *arguments: object) -> None:
+    def timer(
+        self, when: float, call: Callable[..., None], arguments: tuple[object, ...] = ()
+    ) -> None:
         """Call something at an instant, after everything else of that instant."""
         self._rank += 1
-        now = self.now
-        heappush(self._heap, (when if when > now else now, self._rank + _TIMERS, call, arguments))
+        if when < self.now:
+            when = self.now
+        heappush(self._heap, (when, self._rank + _TIMERS, call, arguments))
 
     def run(self) -> None:
         """Handle every event up to the horizon, that included, and let the clock stand there."""

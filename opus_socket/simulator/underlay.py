@@ -70,17 +70,12 @@ PERFECT = LinkQuality()
 """Links that do nothing but take their time."""
 
 
-def _settle(quality: LinkQuality) -> LinkQuality:
-    return PERFECT if quality == PERFECT else quality
-
-
 @define(eq=False)
 class Underlay:
     """The network between the stations of one simulation.
 
     Attributes:
         network: the delay of each pair.
-        quality: jitter, loss, duplication and reordering, alike for all; may be changed.
         rules: the faults in force.
         periodic: how many periodic Hellos were sent; counted by who knows one.
     """
@@ -88,14 +83,28 @@ class Underlay:
     schedule: Schedule
     trace: Trace
     network: Network
-    quality: LinkQuality = field(converter=_settle)
+    _quality: LinkQuality
     rng: Random
     rules: RuleBook = field(factory=RuleBook)
     periodic: int = field(default=0, init=False)
+    _perfect: bool = field(default=False, init=False)
     _sent: list[int] = field(factory=lambda: [0] * len(Kind), init=False)
     _stations: dict[Endpoint, Station] = field(factory=dict, init=False)
     _names: dict[bytes, Station] = field(factory=dict, init=False)
     _ways: dict[tuple[int, int], float] = field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.quality = self._quality
+
+    @property
+    def quality(self) -> LinkQuality:
+        """Jitter, loss, duplication and reordering, alike for all, from now on."""
+        return self._quality
+
+    @quality.setter
+    def quality(self, quality: LinkQuality) -> None:
+        self._quality = quality
+        self._perfect = quality == PERFECT
 
     def connect(self, station: Station) -> None:
         """Let a station be reached at its endpoint."""
@@ -139,23 +148,29 @@ class Underlay:
     def _send(
         self, sender: Station, receiver: Station | None, to: Contact, kind: Kind, body: bytes
     ) -> None:
-        if len(body) > MAX_BODY and kind is not Kind.OVERLAY:
+        size = len(body)
+        if size > MAX_BODY and kind is not Kind.OVERLAY:
             raise LocalProtocolError(
-                f"a body of {len(body)} bytes does not fit into a datagram; {MAX_BODY} are allowed"
+                f"a body of {size} bytes does not fit into a datagram; {MAX_BODY} are allowed"
             )
         self._sent[kind] += 1
-        now, trace = self.schedule.now, self.trace
+        now, trace, source = self.schedule.now, self.trace, sender.number
         digest = trace.digest(body)
         if receiver is None:
-            trace.note(now, "send", sender.number, to.endpoints[0], digest)
-            trace.note(now, "drop", sender.number, to.endpoints[0], digest)
+            trace.note(now, "send", source, to.endpoints[0], digest)
+            trace.note(now, "drop", source, to.endpoints[0], digest)
             return
-        trace.note(now, "send", sender.number, receiver.number, digest)
-        copies = self._fate(sender.number, receiver.number, len(body))
+        target = receiver.number
+        trace.note(now, "send", source, target, digest)
+        arrival = (receiver, sender, kind, body, digest)
+        if self._perfect and not self.rules:
+            self.schedule.at(now + self.delay(source, target), self._arrive, arrival)
+            return
+        copies = self._fate(source, target, size)
         if not copies:
-            trace.note(now, "drop", sender.number, receiver.number, digest)
+            trace.note(now, "drop", source, target, digest)
         for delay in copies:
-            self.schedule.at(now + delay, self._arrive, receiver, sender, kind, body, digest)
+            self.schedule.at(now + delay, self._arrive, arrival)
 
     def _fate(self, sender: int, receiver: int, size: int) -> Sequence[float]:
         """After how many seconds each copy arrives."""
@@ -165,20 +180,19 @@ class Underlay:
         delay = self.delay(sender, receiver)
         if isinstance(verdict, Delay):
             delay += verdict.seconds
-        if self.quality is PERFECT:
+        if self._perfect:
             return (delay,)
-        return [late / 1000 for late in self.quality.transmit(delay * 1000, self.rng)]
+        return [late / 1000 for late in self._quality.transmit(delay * 1000, self.rng)]
 
     def _arrive(
         self, receiver: Station, sender: Station, kind: Kind, body: bytes, digest: str
     ) -> None:
         # Noted first: what the receiver sends in answer comes after it in the trace.
-        now, trace = self.schedule.now, self.trace
         if receiver.takes(len(body)):
-            trace.note(now, "deliver", sender.number, receiver.number, digest)
+            self.trace.note(self.schedule.now, "deliver", sender.number, receiver.number, digest)
             receiver.arrive(kind, body, sender.seen_as)
         else:
-            trace.note(now, "drop", sender.number, receiver.number, digest)
+            self.trace.note(self.schedule.now, "drop", sender.number, receiver.number, digest)
 
     def _find(self, to: Contact) -> Station | None:
         """Who lives at the first endpoint of a contact at which anybody does."""

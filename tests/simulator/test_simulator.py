@@ -80,7 +80,7 @@ def test_events_of_an_instant_come_in_order_and_timers_last(
     seen: list[tuple[int, bool, int]] = []
     for order, (when, is_timer) in enumerate(entries):
         ask = schedule.timer if is_timer else schedule.at
-        ask(when, lambda *entry: seen.append(entry), when, is_timer, order)
+        ask(when, lambda *entry: seen.append(entry), (when, is_timer, order))
     schedule.horizon = until
     schedule.run()
     asked = sorted((when, is_timer, order) for order, (when, is_timer) in enumerate(entries))
