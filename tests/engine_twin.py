@@ -1,89 +1,22 @@
-"""A forwarding engine that is obviously right, and a node that stands still.
+"""A forwarding engine that is obviously right.
 
-The twin handles one frame at a time, looks at every byte by itself, remembers every identity that
+It handles one frame at a time, looks at every byte by itself, remembers every identity that
 it saw, and shares no code with the engine but addresses, contacts and events.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from attrs import define, field
 
-from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress
-from opus_socket.core.effects import Effects
+from opus_socket.core.addresses import LogicalAddress
 from opus_socket.core.events import MessageLost
-from opus_socket.core.node import Mode, Node
-from opus_socket.core.wire import ProtocolMessage
+from opus_socket.core.node import Mode
+from still_overlay import StillNode
 
-Hops = Callable[[Mode, LogicalAddress, LogicalAddress | None], Sequence[LogicalAddress]]
 WINDOW = 4096
-
-
-def contact_of(address: LogicalAddress) -> Contact:
-    """A contact that nobody reaches; its port tells the members apart."""
-    port = 1 + sum((index + 1) * word for index, word in enumerate(address)) % 65_000
-    return Contact(address, 1, 0, (Endpoint("127.0.0.1", port),))
-
-
-class StillNode(Node):
-    """A node whose tables are given and change by hand only."""
-
-    next_deadline = float("inf")
-
-    def __init__(
-        self,
-        address: LogicalAddress | None,
-        neighbors: Sequence[LogicalAddress],
-        hops: Hops,
-        accepts: Callable[[LogicalAddress], bool] = lambda key: False,
-    ) -> None:
-        self.contact = (
-            Contact(None, 1, 0, (Endpoint("127.0.0.1", 1),))
-            if address is None
-            else contact_of(address)
-        )
-        self.stable = True
-        self.version = 0
-        self.table = tuple(sorted(neighbors))
-        self.hops = hops
-        self.accepted = accepts
-        self.asked = 0
-
-    @property
-    def neighbors(self) -> tuple[Contact, ...]:
-        return tuple(contact_of(address) for address in self.table)
-
-    def next_hops(
-        self, mode: Mode, key: LogicalAddress, arrived_from: LogicalAddress | None
-    ) -> tuple[LogicalAddress, ...]:
-        self.asked += 1
-        return tuple(self.hops(mode, key, arrived_from))
-
-    def accepts(self, key: LogicalAddress) -> bool:
-        return self.accepted(key)
-
-    def parent(self, root: LogicalAddress) -> LogicalAddress | None:
-        raise AssertionError("the engine asks for next hops only")
-
-    def children(self, root: LogicalAddress) -> tuple[LogicalAddress, ...]:
-        raise AssertionError("the engine asks for next hops only")
-
-    def start(self, now: float) -> Effects:
-        return ()
-
-    def receive(self, message: ProtocolMessage, sender: Contact, now: float) -> Effects:
-        return ()
-
-    def wake(self, now: float) -> Effects:
-        return ()
-
-    def leave(self, now: float) -> Effects:
-        return ()
-
-    def contacts(self, found: Sequence[Contact], now: float) -> Effects:
-        return ()
 
 
 class RefusedError(Exception):

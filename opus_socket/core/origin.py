@@ -13,7 +13,7 @@ from attrs import define, field
 from opus_socket.core.addresses import LogicalAddress
 from opus_socket.core.dispatch import EngineSettings, Piece
 from opus_socket.core.duplicates import LANE_SHIFT
-from opus_socket.core.extensions import MESSAGE_ID, Code, Extension, LossReport
+from opus_socket.core.extensions import MAX_LENGTH, MESSAGE_ID, Code, Extension, LossReport
 from opus_socket.core.message import MASK, SHAPES, OverlayMessage, Shape
 from opus_socket.core.node import Mode
 from opus_socket.core.runs import RAW_ID_HEAD, SERVICE_ID_HEAD, make_frames
@@ -119,12 +119,13 @@ class Origin:
         here, key = self.here, order.key
         if here is None:
             raise NotJoinedError("this member has no logical address yet; join first")
-        limit = self.settings.maximum_frame - self.shape.size - len(order.prefix)
+        longest_frame = min(self.settings.maximum_frame, self.shape.fixed + MAX_LENGTH)
+        limit = longest_frame - self.shape.size - len(order.prefix)
         longest = max(map(len, order.payloads), default=0)
         if longest > limit:
             raise LocalProtocolError(
                 f"a message of {longest} bytes; at most {limit} are allowed "
-                f"(a frame of {self.settings.maximum_frame} bytes less its header)"
+                f"(a frame of {longest_frame} bytes less its header)"
             )
         for name, value, least in (
             ("hop_limit", hop_limit, 1),

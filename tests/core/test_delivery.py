@@ -2,106 +2,27 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-
 import pytest
-from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_twin import StillNode, contact_of
 from opus_socket.core.addresses import Contact, LogicalAddress
-from opus_socket.core.engine import Dispatch, EngineSettings, ForwardingEngine
-from opus_socket.core.events import MessageLost
+from opus_socket.core.engine import EngineSettings, ForwardingEngine
 from opus_socket.core.extensions import Code, Extension, Flags
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Mode
 from opus_socket.errors import LocalProtocolError, NotJoinedError
-
-Neighbors = dict[int, list[int]]
-
-
-def member(index: int) -> LogicalAddress:
-    return LogicalAddress((index, index))
-
-
-@define(eq=False)
-class StillOverlay:
-    """Members that hand every output over at once, on shortest ways through a graph."""
-
-    neighbors: Neighbors
-    engines: dict[int, ForwardingEngine] = field(factory=dict)
-    delivered: dict[int, list[OverlayMessage]] = field(factory=dict)
-    events: dict[int, list[object]] = field(factory=dict)
-    transmitted: int = 0
-    waiting: deque[tuple[int, int, bytes]] = field(factory=deque)
-
-    def __attrs_post_init__(self) -> None:
-        for index, near in self.neighbors.items():
-            node = StillNode(member(index), [member(other) for other in near], self.hops_of(index))
-            self.engines[index] = ForwardingEngine(node, EngineSettings(), 1000 + index)
-            self.delivered[index], self.events[index] = [], []
-
-    def towards(self, root: int) -> dict[int, int]:
-        """Each member's next hop to a root: breadth first, the smallest first."""
-        hops: dict[int, int] = {}
-        queue = deque([root])
-        while queue:
-            at = queue.popleft()
-            for other in self.neighbors[at]:
-                if other != root and other not in hops:
-                    hops[other] = at
-                    queue.append(other)
-        return hops
-
-    def hops_of(
-        self, here: int
-    ) -> Callable[[Mode, LogicalAddress, LogicalAddress | None], list[LogicalAddress]]:
-        def hops(
-            mode: Mode, key: LogicalAddress, arrived_from: LogicalAddress | None
-        ) -> list[LogicalAddress]:
-            if mode is Mode.FLOOD:
-                return [member(other) for other in self.neighbors[here]]
-            tree = self.towards(key[0])
-            if mode is Mode.MULTICAST:
-                return [member(child) for child, parent in tree.items() if parent == here]
-            return [member(tree[here])] if here in tree else []
-
-        return hops
-
-    def send(self, source: int, mode: Mode, key: int | None, payloads: list[bytes]) -> None:
-        to = None if key is None else member(key)
-        self.perform(source, self.engines[source].originate(payloads, mode, to, 0.0))
-        while self.waiting:
-            sender, receiver, data = self.waiting.popleft()
-            buffer = memoryview(bytearray(data))
-            self.perform(receiver, self.engines[receiver].switch(buffer, member(sender), 0.0))
-
-    def perform(self, here: int, dispatch: Dispatch) -> None:
-        self.delivered[here] += dispatch.delivered
-        self.events[here] += dispatch.events
-        for output in dispatch.outputs:
-            assert output.contact.address is not None
-            self.transmitted += output.frames
-            receiver = output.contact.address[0]
-            self.waiting.append((here, receiver, b"".join(output.pieces)))
-
-
-@st.composite
-def graphs(draw: st.DrawFn) -> Neighbors:
-    """Connected graphs of 1 to 12 members: a tree, and perhaps more edges."""
-    size = draw(st.integers(1, 12))
-    neighbors: Neighbors = {index: [] for index in range(size)}
-    edges = [(index, draw(st.integers(0, index - 1))) for index in range(1, size)]
-    more = st.tuples(st.integers(0, size - 1), st.integers(0, size - 1))
-    edges += draw(st.lists(more, max_size=8))
-    for left, right in edges:
-        if left != right and right not in neighbors[left]:
-            neighbors[left].append(right)
-            neighbors[right].append(left)
-    return {index: sorted(near) for index, near in neighbors.items()}
-
+from still_overlay import (
+    Neighbors,
+    StillNode,
+    StillOverlay,
+    contact_of,
+    frames_of,
+    graphs,
+    lone,
+    member,
+    relay,
+)
 
 PAYLOADS = [b"first", b"", b"3" * 700, b"4" * 5000]
 
@@ -143,40 +64,6 @@ def test_unicast_goes_to_one(neighbors: Neighbors, source: int, to: int) -> None
     while at != to:
         hops, at = hops + 1, tree[at]
     assert overlay.transmitted == len(PAYLOADS) * hops
-
-
-@given(graphs(), st.integers(0, 11))
-def test_loss_is_reported_to_the_source(neighbors: Neighbors, source: int) -> None:
-    """A unicast to nobody becomes MessageLost at its source, wherever it was lost."""
-    overlay = StillOverlay(neighbors)
-    source %= len(neighbors)
-    last, nobody = len(neighbors) - 1, 99
-    # The way leads to somebody whom the last member does not have as a neighbor.
-    overlay.neighbors[nobody] = [last]
-    overlay.neighbors[last] = [*neighbors[last], nobody]
-    overlay.send(source, Mode.UNICAST, nobody, [b"a", b"b"])
-    lane = 2 << 48
-    assert overlay.events[source] == [
-        MessageLost((1000 + source, lane + index), member(nobody), "unroutable", member(last))
-        for index in range(2)
-    ]
-
-
-def lone(index: int, *hops: int, accepts: bool = False, joined: bool = True) -> StillNode:
-    near = [member(hop) for hop in hops]
-    address = member(index) if joined else None
-    return StillNode(address, near, lambda *_: near, lambda key: accepts)
-
-
-def relay(engine: ForwardingEngine, data: bytes, came: int = 1, now: float = 0.0) -> Dispatch:
-    return engine.switch(memoryview(bytearray(data)), member(came), now)
-
-
-def frames_of(source: int, mode: Mode, key: int | None, *payloads: bytes, hops: int = 9) -> bytes:
-    engine = ForwardingEngine(lone(source, 1), EngineSettings(), 1000 + source)
-    to = None if key is None else member(key)
-    [output] = engine.originate(payloads, mode, to, 0.0, hop_limit=hops).outputs
-    return b"".join(output.pieces)
 
 
 @given(
@@ -224,49 +111,6 @@ def test_hop_limit_one_is_for_the_neighbor_alone() -> None:
     assert everybody.dropped == {"hop_limit": 1}
 
 
-def test_reports_are_limited_to_ten_a_second_and_source() -> None:
-    engine = ForwardingEngine(lone(3, 1, 4), EngineSettings(), 1003)
-    for now, expected in ((0.0, 10), (0.9, 0), (1.0, 10)):
-        payloads = [b"x"] * 25
-        source = ForwardingEngine(lone(2, 1), EngineSettings(), int(1000 + 10 * now))
-        [output] = source.originate(payloads, Mode.UNICAST, member(7), 0.0, hop_limit=1).outputs
-        dispatch = relay(engine, b"".join(output.pieces), now=now)
-        assert dispatch.dropped == {"hop_limit": 25}
-        sent = {each.contact: each.frames for each in dispatch.outputs}
-        assert sent.get(contact_of(member(4)), 0) == expected
-    assert engine.statistics().reports_sent == 20
-    [other] = relay(engine, frames_of(5, Mode.UNICAST, 7, b"x", hops=1), now=1.0).outputs[:1]
-    assert other.frames == 1
-
-
-def test_nothing_is_reported_about_reports_services_and_floods() -> None:
-    engine = ForwardingEngine(lone(3, 1, 4), EngineSettings(), 1003)
-    [lost, _] = relay(engine, frames_of(2, Mode.UNICAST, 7, b"x", hops=1)).outputs
-    report = bytearray(b"".join(lost.pieces))
-    report[7] = 1
-    report[6] = 0
-    again = ForwardingEngine(lone(8, 1, 4), EngineSettings(), 1008)
-    assert relay(again, bytes(report)).dropped == {"hop_limit": 1}
-    source = ForwardingEngine(lone(2, 1), EngineSettings(), 1002)
-    [service] = source.originate_service(
-        5, [b"x"], Mode.UNICAST, member(7), 0.0, hop_limit=1
-    ).outputs
-    assert relay(again, b"".join(service.pieces)).dropped == {"hop_limit": 1}
-    assert relay(again, frames_of(6, Mode.FLOOD, None, b"x", hops=1)).dropped == {"hop_limit": 1}
-    assert again.statistics().reports_sent == 0
-
-
-def test_own_loss_is_told_at_once_and_seldom() -> None:
-    engine = ForwardingEngine(lone(3), EngineSettings(), 1003)
-    dispatch = engine.originate([b"x"] * 12, Mode.UNICAST, member(7), 0.0)
-    assert dispatch.dropped == {"unroutable": 12}
-    assert dispatch.events == [
-        MessageLost((1003, (2 << 48) + index), member(7), "unroutable", member(3))
-        for index in range(10)
-    ]
-    assert dispatch.first_id == (1003, 2 << 48)
-
-
 def test_sends_to_all_alone_are_no_loss() -> None:
     engine = ForwardingEngine(lone(3), EngineSettings(), 1003)
     for mode in (Mode.MULTICAST, Mode.FLOOD):
@@ -296,12 +140,17 @@ def test_nothing_goes_back_where_it_came_from() -> None:
     assert dispatch.dropped == {"unroutable": 1}
 
 
-def test_a_burst_of_one_mode_does_not_outrun_another() -> None:
-    """5,000 unicasts that overtake a multicast must not make it look like an old duplicate."""
+@pytest.mark.parametrize(
+    ("mode", "key", "traffic_class"), [(Mode.UNICAST, member(3), 0), (Mode.MULTICAST, None, 1)]
+)
+def test_a_burst_does_not_outrun_another_mode_or_class(
+    mode: Mode, key: LogicalAddress | None, traffic_class: int
+) -> None:
+    """5,000 messages that overtake a multicast must not make it look like an old duplicate."""
     source = ForwardingEngine(lone(2, 1), EngineSettings(), 1002)
     receiver = ForwardingEngine(lone(3), EngineSettings(), 1003)
     [late] = source.originate([b"late"], Mode.MULTICAST, None, 0.0).outputs
-    [burst] = source.originate([b""] * 5000, Mode.UNICAST, member(3), 0.0).outputs
+    [burst] = source.originate([b""] * 5000, mode, key, 0.0, traffic_class=traffic_class).outputs
     assert len(relay(receiver, b"".join(burst.pieces)).delivered) == 5000
     assert [each.payload for each in relay(receiver, b"".join(late.pieces)).delivered] == [b"late"]
 
@@ -373,11 +222,15 @@ def test_a_bad_call_says_what_is_allowed(arguments: dict[str, object], said: str
     assert engine.originate([b"x"], Mode.MULTICAST, None, 0.0).first_id == (1003, 0)
 
 
-def test_the_largest_message_fits() -> None:
-    engine = ForwardingEngine(lone(3, 4), EngineSettings(), 1003)
-    [output] = engine.originate([b"x" * 16_336], Mode.MULTICAST, None, 0.0).outputs
-    assert output.size == 16_384
-    receiver = ForwardingEngine(lone(4), EngineSettings(), 1004)
+@pytest.mark.parametrize(("maximum", "payload"), [(16_384, 16_336), (100_000, 65_511)])
+def test_the_largest_message_fits(maximum: int, payload: int) -> None:
+    settings = EngineSettings(maximum_frame=maximum)
+    engine = ForwardingEngine(lone(3, 4), settings, 1003)
+    with pytest.raises(LocalProtocolError, match=f"at most {payload} are allowed"):
+        engine.originate([bytes(payload + 1)], Mode.MULTICAST, None, 0.0)
+    [output] = engine.originate([bytes(payload)], Mode.MULTICAST, None, 0.0).outputs
+    assert output.size == payload + 48
+    receiver = ForwardingEngine(lone(4), settings, 1004)
     assert len(relay(receiver, b"".join(output.pieces)).delivered) == 1
 
 
@@ -493,3 +346,24 @@ def test_outputs_to_one_neighbor_keep_the_order_of_arrival() -> None:
     left: dict[Contact, bytes] = {each.contact: b"".join(each.pieces) for each in outputs}
     assert list(left[contact_of(member(4))][48::49]) == [0, 1, 2, 3, 4, 5]
     assert list(left[contact_of(member(5))][48::49]) == [0, 2, 4]
+
+
+def test_parts_and_pieces_keep_their_order() -> None:
+    """A frame that is sent as a piece of its own does not overtake the one before it."""
+    asked = Extension(Code.ROUTE_RECORD, b"\0", Flags.HOP_BY_HOP)
+    identity = Extension(Code.MESSAGE_ID, bytes(16))
+    chain = [identity, asked, Extension(Code.RAW, b"second")]
+    second = OverlayMessage.build(member(2), member(9), Mode.UNICAST, chain, hop_limit=7).frame
+    first, third = frames_of(2, Mode.UNICAST, 9, b"1st"), frames_of(5, Mode.UNICAST, 9, b"3rd")
+    engine = ForwardingEngine(lone(3, 8), EngineSettings(), 1003)
+    [output] = relay(engine, first + second + third).outputs
+    data = b"".join(output.pieces)
+    assert data.index(b"1st") < data.index(b"second") < data.index(b"3rd")
+    assert output.frames == 3
+
+
+def test_short_messages_are_joined_to_few_pieces() -> None:
+    engine = ForwardingEngine(lone(3, 4), EngineSettings(), 1003)
+    [output] = engine.originate([bytes(100)] * 1000, Mode.MULTICAST, None, 0.0).outputs
+    assert len(output.pieces) == 3
+    assert max(map(len, output.pieces)) < 2**16 + 200

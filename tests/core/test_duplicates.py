@@ -21,6 +21,7 @@ firsts = st.one_of(
     st.integers(0, 60),
     st.integers(0, 3 * WIDTH),
     st.integers(WIDTH - 40, WIDTH + 40),
+    st.integers(2 * WIDTH - 40, 2 * WIDTH + 40),
     st.integers((1 << LANE_SHIFT) - 20, (1 << LANE_SHIFT) + 20),
     st.integers(2**64 - 2 * WIDTH, 2**64 - 1),
 )
@@ -31,6 +32,7 @@ runs = st.tuples(st.sampled_from([1, 2]), firsts, st.integers(1, 40))
 @example([(1, 0, 40), (1, WIDTH + 10, 1), (1, 0, 40)])
 @example([(1, 5, 1), (1, 7, 1), (1, 0, 12)])
 @example([(1, 2**64 - 1, 1), (1, 0, 1)])
+@example([(1, 0, 40), (1, 2 * WIDTH, 1), (1, 2 * WIDTH - 40, 40)])
 def test_windows_equal_perfect_memory(runs: Runs) -> None:
     """New is what was not seen, unless it is further behind its lane than the window is wide."""
     windows = DuplicateWindows()

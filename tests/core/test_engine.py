@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
-from attrs import define
-from hypothesis import given
+from attrs import define, evolve, field
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine_twin import Answer, SlowEngine, StillNode
+from engine_twin import Answer, SlowEngine
 from opus_socket.core.addresses import LogicalAddress
 from opus_socket.core.dispatch import Dispatch
 from opus_socket.core.engine import EngineSettings, ForwardingEngine
 from opus_socket.core.events import MessageLost
 from opus_socket.core.node import Mode
+from still_overlay import StillNode
 
 OWN_INCARNATION = 77
 MAXIMUM = 600
 SERVICE = 0x01020304
-
-
-def settings(maximum_frame: int = MAXIMUM) -> EngineSettings:
-    return EngineSettings(maximum_frame=maximum_frame)
 
 
 def address(index: int, las: int) -> LogicalAddress:
@@ -35,7 +33,7 @@ def scattered_hops(las: int) -> StillNode:
     def hops(
         mode: Mode, key: LogicalAddress, arrived_from: LogicalAddress | None
     ) -> list[LogicalAddress]:
-        choice = (3 * key[0] + mode) % 5
+        choice = (3 * key[0] + mode + 1) % 5
         if mode in (Mode.UNICAST, Mode.ANYCAST):
             return [[], neighbors[:1], neighbors[1:2], neighbors[2:], [address(9, las)]][choice]
         return [[], neighbors[:1], neighbors[:2], neighbors[1:], neighbors][choice]
@@ -53,7 +51,7 @@ def chain_bytes(chain: list[tuple[int, int, bytes]]) -> tuple[int, bytes]:
 
 @define
 class Burst:
-    """Messages of one source that follow one another."""
+    """Messages of one source that follow one another, until a twist."""
 
     las: int
     mode: int
@@ -66,25 +64,32 @@ class Burst:
     traffic_class: int
     before: list[tuple[int, int, bytes]]
     last: tuple[int, int, bytes] | None
+    twist_at: int = 1000
+    twist: dict[str, Any] = field(factory=dict)
 
     def frames(self) -> list[bytes]:
         frames = []
+        for index, length in enumerate(self.lengths):
+            frame = self if index < self.twist_at else evolve(self, **self.twist)
+            frames.append(frame.frame(self.first + index, length))
+        return frames
+
+    def frame(self, sequence: int, length: int) -> bytes:
         destination = address(self.destination, self.las)
         if self.mode in (0, 1):
             destination = LogicalAddress.everybody(self.las)
-        for index, length in enumerate(self.lengths):
-            identity = self.incarnation.to_bytes(8) + (self.first + index).to_bytes(8)
-            chain = [*self.before, (0x10, 0, identity)]
-            if self.last is not None:
-                code, flags, body = self.last
-                chain.append((code, flags, body + bytes(length)))
-            first, data = chain_bytes(chain)
-            head = bytes((self.las << 2 | self.mode, self.traffic_class, 0, first))
-            head += len(data).to_bytes(2) + self.hop_limit.to_bytes(2)
-            frames.append(head + address(self.source, self.las).wire + destination.wire + data)
-        return frames
+        identity = self.incarnation.to_bytes(8) + sequence.to_bytes(8)
+        chain = [*self.before, (0x10, 0, identity)]
+        if self.last is not None:
+            code, flags, body = self.last
+            chain.append((code, flags, body + bytes(length)))
+        first, data = chain_bytes(chain)
+        head = bytes((self.las << 2 | self.mode, self.traffic_class, 0, first))
+        head += len(data).to_bytes(2) + self.hop_limit.to_bytes(2)
+        return head + address(self.source, self.las).wire + destination.wire + data
 
 
+LENGTHS = [0, 0, 1, 30, 30, 30, 30, 300, 540, 552, 560]
 LASTS: list[tuple[int, int, bytes] | None] = [
     (5, 0, b""),
     (5, 0, b"text"),
@@ -97,8 +102,28 @@ LASTS: list[tuple[int, int, bytes] | None] = [
     (0x13, 3, b"mandatory, hop by hop"),
     (0x12, 0, b"\x02" + OWN_INCARNATION.to_bytes(8) + bytes(32)),
     (0x12, 0, b"\x07" + OWN_INCARNATION.to_bytes(8) + bytes(8) + b"\xff" * 24),
+    (0x12, 0, b"\x02" + bytes(40)),
     (0x12, 0, b"\x01" + bytes(40)),
     None,
+]
+# What may change in the middle of a run: each alone must end it.
+TWISTS: list[dict[str, Any]] = [
+    {"mode": 0},
+    {"mode": 2},
+    {"source": 4},
+    {"destination": 4},
+    {"incarnation": 4},
+    {"hop_limit": 3},
+    {"hop_limit": 2},
+    {"traffic_class": 1},
+    {"las": 2},
+    {"last": (5, 4, b"")},
+    {"last": (5, 0, b"longer")},
+    {"last": (6, 0, b"")},
+    {"last": (6, 0, b"abc")},
+    {"last": (6, 0, SERVICE.to_bytes(4))},
+    {"last": None},
+    {"before": [(0x44, 0, b"")]},
 ]
 BEFORES = [[], [], [], [(0x11, 0, b"\0")], [(0x44, 1, b"")], [(0x44, 3, b"")], [(0x10, 0, b"")]]
 
@@ -106,6 +131,7 @@ BEFORES = [[], [], [], [(0x11, 0, b"\0")], [(0x44, 1, b"")], [(0x44, 3, b"")], [
 @st.composite
 def bursts(draw: st.DrawFn, las: int) -> Burst:
     usual = draw(st.integers(0, 3)) > 0
+    lengths = draw(st.lists(st.sampled_from(LENGTHS), min_size=1, max_size=12))
     return Burst(
         las if draw(st.integers(0, 19)) else (las + 1) % 4,
         draw(st.integers(0, 3)),
@@ -113,11 +139,13 @@ def bursts(draw: st.DrawFn, las: int) -> Burst:
         draw(st.integers(0, 5)),
         draw(st.sampled_from([5, 6, OWN_INCARNATION])),
         draw(st.sampled_from([0, 1, 3, 10, 5000, 2**48 - 2, 2**64 - 20])),
-        draw(st.lists(st.sampled_from([0, 1, 30, 30, 30, 300, 540]), min_size=1, max_size=12)),
+        lengths,
         draw(st.sampled_from([0, 1, 2, 256, 1024, 65_535])),
         draw(st.sampled_from([0, 0, 9])),
         [] if usual else draw(st.sampled_from(BEFORES)),
         LASTS[draw(st.integers(0, 3))] if usual else draw(st.sampled_from(LASTS)),
+        draw(st.integers(1, 2 * len(lengths))),
+        draw(st.sampled_from(TWISTS)),
     )
 
 
@@ -164,11 +192,12 @@ def plain(dispatch: Dispatch) -> Answer:
     )
 
 
+@settings(max_examples=6 * settings().max_examples)
 @given(st.data(), st.sampled_from([0, 1, 1, 1, 3]), st.booleans())
 def test_engine_equals_its_slow_twin(data: st.DataObject, las: int, mutable: bool) -> None:
     """Whatever comes, in whatever pieces, the engine answers as if it took frame by frame."""
     node = scattered_hops(las)
-    fast = ForwardingEngine(node, settings(), OWN_INCARNATION)
+    fast = ForwardingEngine(node, EngineSettings(maximum_frame=MAXIMUM), OWN_INCARNATION)
     fast.register_service(SERVICE)
     slow = SlowEngine(node, OWN_INCARNATION, MAXIMUM, [SERVICE])
     arrived_from = data.draw(st.sampled_from([None, address(1, las), address(2, las)]))

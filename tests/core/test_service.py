@@ -7,7 +7,6 @@ from math import inf
 import pytest
 from attrs import define, field, frozen
 
-from engine_twin import Hops, StillNode
 from opus_socket.core.addresses import LogicalAddress
 from opus_socket.core.dispatch import Dispatch, ForService
 from opus_socket.core.engine import EngineSettings, ForwardingEngine
@@ -22,6 +21,7 @@ from opus_socket.core.service import (
     services_by_id,
 )
 from opus_socket.errors import ConfigurationError
+from still_overlay import Hops, StillNode
 
 LINE = [LogicalAddress((index, 0)) for index in range(3)]
 
