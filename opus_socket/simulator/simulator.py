@@ -195,8 +195,8 @@ class Simulator:
         """
         partition = Partition([[member.number for member in group] for group in groups])
         if self._partition is not None:
-            self._underlay.rules.remove(self._partition)
-        self._partition = self._underlay.rules.add(partition)
+            self._underlay.remove_rule(self._partition)
+        self._partition = self._underlay.add_rule(partition)
         self._legitimacy.note("partition", "-", repr(partition.groups))
 
     def heal(self) -> None:
@@ -207,18 +207,18 @@ class Simulator:
         """
         if self._partition is None:
             raise LocalProtocolError("there is no partition that could be healed")
-        self._underlay.rules.remove(self._partition)
+        self._underlay.remove_rule(self._partition)
         self._partition = None
         self._legitimacy.note("heal", "-", "")
 
     def add_rule(self, rule: AnyRule) -> AnyRule:
         """Put a fault into force, such as a `OneWayCut`; returns the rule."""
         self._legitimacy.note("rule", "-", type(rule).__name__)
-        return self._underlay.rules.add(rule)
+        return self._underlay.add_rule(rule)
 
     def remove_rule(self, rule: Rule) -> None:
         """End a fault that `add_rule` began."""
-        self._underlay.rules.remove(rule)
+        self._underlay.remove_rule(rule)
         self._legitimacy.note("unrule", "-", type(rule).__name__)
 
     @property

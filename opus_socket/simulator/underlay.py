@@ -19,12 +19,12 @@ from opus_socket.core.effects import Kind
 from opus_socket.core.wire import MAX_BODY
 from opus_socket.errors import LocalProtocolError
 from opus_socket.simulator.network import LinkQuality, Network
-from opus_socket.simulator.rules import Delay, Drop, RuleBook
+from opus_socket.simulator.rules import AnyRule, Delay, Drop, Rule, RuleBook
 from opus_socket.simulator.schedule import Schedule
 from opus_socket.simulator.trace import Trace
 
 _MAX_KEPT = 1 << 18
-"""Ways and names that are kept at hand, each."""
+"""Delays and names that are kept at hand, each."""
 
 
 @frozen
@@ -76,7 +76,6 @@ class Underlay:
 
     Attributes:
         network: the delay of each pair.
-        rules: the faults in force.
         periodic: how many periodic Hellos were sent; counted by who knows one.
     """
 
@@ -85,16 +84,16 @@ class Underlay:
     network: Network
     _quality: LinkQuality
     rng: Random
-    rules: RuleBook = field(factory=RuleBook)
     periodic: int = field(default=0, init=False)
-    _perfect: bool = field(default=False, init=False)
+    _rules: RuleBook = field(factory=RuleBook, init=False)
+    _faultless: bool = field(default=False, init=False)
     _sent: list[int] = field(factory=lambda: [0] * len(Kind), init=False)
     _stations: dict[Endpoint, Station] = field(factory=dict, init=False)
     _names: dict[bytes, Station] = field(factory=dict, init=False)
-    _ways: dict[tuple[int, int], float] = field(factory=dict, init=False)
+    _delays: dict[tuple[int, int], float] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.quality = self._quality
+        self._look_for_faults()
 
     @property
     def quality(self) -> LinkQuality:
@@ -104,7 +103,18 @@ class Underlay:
     @quality.setter
     def quality(self, quality: LinkQuality) -> None:
         self._quality = quality
-        self._perfect = quality == PERFECT
+        self._look_for_faults()
+
+    def add_rule(self, rule: AnyRule) -> AnyRule:
+        """Put a fault into force, behind all others; returns it."""
+        self._rules.add(rule)
+        self._look_for_faults()
+        return rule
+
+    def remove_rule(self, rule: Rule) -> None:
+        """End a fault."""
+        self._rules.remove(rule)
+        self._look_for_faults()
 
     def connect(self, station: Station) -> None:
         """Let a station be reached at its endpoint."""
@@ -116,23 +126,39 @@ class Underlay:
         Raises:
             LocalProtocolError: a body that no datagram holds: a machine is broken.
         """
-        self._send(sender, self._names.get(to.wire) or self._find(to), to, kind, body)
+        size = len(body)
+        if size > MAX_BODY and kind is not Kind.OVERLAY:
+            raise LocalProtocolError(
+                f"a body of {size} bytes does not fit into a datagram; {MAX_BODY} are allowed"
+            )
+        self._sent[kind] += 1
+        now, trace, source = self.schedule.now, self.trace, sender.number
+        digest = trace.digest(body)
+        receiver = self._names.get(to.wire) or self._find(to)
+        if receiver is None:
+            trace.note(now, "send", source, to.endpoints[0], digest)
+            trace.note(now, "drop", source, to.endpoints[0], digest)
+            return
+        target = receiver.number
+        trace.note(now, "send", source, target, digest)
+        delay = self._delays.get((source, target))
+        if delay is None:
+            delay = self._find_delay(source, target)
+        arrival = (receiver, sender, kind, body, digest)
+        if self._faultless:
+            self.schedule.at(now + delay, self._arrive, arrival)
+            return
+        copies = self._fate(source, target, size, delay)
+        if not copies:
+            trace.note(now, "drop", source, target, digest)
+        for late in copies:
+            self.schedule.at(now + late, self._arrive, arrival)
 
     def send_group(self, sender: Station, kind: Kind, body: bytes) -> None:
         """Carry a packet to every other station that listens to the multicast group."""
         for station in self._stations.values():
             if station.in_group and station is not sender:
-                self._send(sender, station, station.seen_as, kind, body)
-
-    def delay(self, a: int, b: int) -> float:
-        """Base delay of the way from one station to another, in seconds."""
-        way = (a, b)
-        delay = self._ways.get(way)
-        if delay is None:
-            if len(self._ways) >= _MAX_KEPT:
-                self._ways.clear()
-            delay = self._ways[way] = self.network.delay_ms(a, b) / 1000
-        return delay
+                self.send(sender, station.seen_as, kind, body)
 
     def traffic(self) -> Traffic:
         """What has been sent so far."""
@@ -145,43 +171,13 @@ class Underlay:
             measurement=sent[Kind.MEASUREMENT],
         )
 
-    def _send(
-        self, sender: Station, receiver: Station | None, to: Contact, kind: Kind, body: bytes
-    ) -> None:
-        size = len(body)
-        if size > MAX_BODY and kind is not Kind.OVERLAY:
-            raise LocalProtocolError(
-                f"a body of {size} bytes does not fit into a datagram; {MAX_BODY} are allowed"
-            )
-        self._sent[kind] += 1
-        now, trace, source = self.schedule.now, self.trace, sender.number
-        digest = trace.digest(body)
-        if receiver is None:
-            trace.note(now, "send", source, to.endpoints[0], digest)
-            trace.note(now, "drop", source, to.endpoints[0], digest)
-            return
-        target = receiver.number
-        trace.note(now, "send", source, target, digest)
-        arrival = (receiver, sender, kind, body, digest)
-        if self._perfect and not self.rules:
-            self.schedule.at(now + self.delay(source, target), self._arrive, arrival)
-            return
-        copies = self._fate(source, target, size)
-        if not copies:
-            trace.note(now, "drop", source, target, digest)
-        for delay in copies:
-            self.schedule.at(now + delay, self._arrive, arrival)
-
-    def _fate(self, sender: int, receiver: int, size: int) -> Sequence[float]:
+    def _fate(self, sender: int, receiver: int, size: int, delay: float) -> Sequence[float]:
         """After how many seconds each copy arrives."""
-        verdict = self.rules.judge(self.schedule.now, sender, receiver, size)
+        verdict = self._rules.judge(self.schedule.now, sender, receiver, size)
         if isinstance(verdict, Drop):
             return ()
-        delay = self.delay(sender, receiver)
         if isinstance(verdict, Delay):
             delay += verdict.seconds
-        if self._perfect:
-            return (delay,)
         return [late / 1000 for late in self._quality.transmit(delay * 1000, self.rng)]
 
     def _arrive(
@@ -204,3 +200,13 @@ class Underlay:
                 self._names[to.wire] = station
                 return station
         return None
+
+    def _find_delay(self, a: int, b: int) -> float:
+        """Base delay of the way from one station to another, in seconds."""
+        if len(self._delays) >= _MAX_KEPT:
+            self._delays.clear()
+        delay = self._delays[a, b] = self.network.delay_ms(a, b) / 1000
+        return delay
+
+    def _look_for_faults(self) -> None:
+        self._faultless = self._quality == PERFECT and not len(self._rules)

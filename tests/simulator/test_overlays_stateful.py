@@ -144,7 +144,7 @@ class Overlay(RuleBasedStateMachine):
         if not self.server_is_up:
             self.start_server()
         self.simulator.quality = LinkQuality()
-        assert self.simulator.run_until_legitimate() is not None
+        assert self.simulator.run_until_legitimate(timeout=120.0) is not None
         assert not any(member.error for member in self.members)
         self.check_multicast()
 

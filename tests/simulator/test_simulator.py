@@ -259,7 +259,7 @@ def test_what_is_sent_in_peace_is_periodic() -> None:
     sent = after.protocol - before.protocol
     edges = sum(len(member.neighbors) for member in simulator.members)
     assert sent == pytest.approx(10 * edges, rel=0.15)
-    assert after.periodic - before.periodic == pytest.approx(sent, rel=0.02)
+    assert after.periodic - before.periodic == pytest.approx(sent, rel=0.05)
 
 
 # What applications do
