@@ -24,7 +24,6 @@ from typing import Generic, TypeVar
 from attrs import define, field, frozen
 
 from opus_socket.core.addresses import Contact, LogicalAddress
-from opus_socket.errors import LocalProtocolError
 
 
 @frozen
@@ -49,13 +48,15 @@ class Row:
     """One neighbor.
 
     Attributes:
-        contact: how it is reached, with its logical address.
+        address: its logical address.
+        contact: how it is reached.
         received_at: when anything last came from it.
         confirmed_at: when it last said that it hears this member; at first, when it came in.
         suspected_at: since when it is a suspect; None when it is not.
         probed_at: when it was last probed.
     """
 
+    address: LogicalAddress
     contact: Contact
     received_at: float
     confirmed_at: float
@@ -117,15 +118,13 @@ class Neighborhood(Generic[R]):
         return self._contacts
 
     def add(self, row: R) -> None:
-        """Take in a neighbor; a row of the same logical address is replaced.
+        """Take in a neighbor; a row of the same logical address is replaced."""
+        self.rows[row.address] = row
+        self._contacts = None
 
-        Raises:
-            LocalProtocolError: the contact has no logical address.
-        """
-        address = row.contact.address
-        if address is None:
-            raise LocalProtocolError(f"a neighbor needs a logical address: {row.contact!r}")
-        self.rows[address] = row
+    def replace(self, row: R, contact: Contact) -> None:
+        """A neighbor is reached otherwise from now on."""
+        row.contact = contact
         self._contacts = None
 
     def remove(self, address: LogicalAddress) -> R | None:
@@ -184,11 +183,16 @@ class Neighborhood(Generic[R]):
         """
         row.confirmed_at = min(row.confirmed_at, now - self.patience.suspect_after)
 
-    def shift(self, lateness: float) -> None:
-        """Forgive the silence of a time in which this member itself did not listen, in seconds."""
+    def shift(self, lateness: float, now: float) -> None:
+        """Forgive the silence of a time in which this member itself did not listen.
+
+        Args:
+            lateness: how long that was, in seconds.
+            now: seconds; what was heard since is not moved into the future.
+        """
         for row in self.rows.values():
-            row.received_at += lateness
-            row.confirmed_at += lateness
-            row.probed_at += lateness
+            row.received_at = min(now, row.received_at + lateness)
+            row.confirmed_at = min(now, row.confirmed_at + lateness)
+            row.probed_at = min(now, row.probed_at + lateness)
             if row.suspected_at is not None:
-                row.suspected_at += lateness
+                row.suspected_at = min(now, row.suspected_at + lateness)

@@ -10,6 +10,7 @@ triangulation; routes and multicast trees follow from coordinates alone.
     compass.py     parent and children for any root
     candidates.py  members that are not neighbors (yet, or any more)
     handover.py    members handed on until somebody nearer has them
+    search.py      whom a member that is alone asks
     states.py      the state table
     messages.py, settings.py, statistics.py
 """

@@ -22,6 +22,7 @@ class Candidate:
     """A member that passed the neighbor test and was sent a Hello.
 
     Attributes:
+        address: its logical address.
         contact: how it is reached.
         entrusted: whether it came by a NewNode: then nobody else may hold on to it.
         since: when it was first asked, in seconds.
@@ -29,6 +30,7 @@ class Candidate:
         rejected: whether it answered that it is no neighbor.
     """
 
+    address: LogicalAddress
     contact: Contact
     entrusted: bool
     since: float
@@ -53,6 +55,11 @@ class Candidates:
         return len(self._waiting)
 
     @property
+    def full(self) -> bool:
+        """Whether nobody else can be taken in now."""
+        return len(self._waiting) >= MOST_CANDIDATES
+
+    @property
     def unanswered(self) -> int:
         """How many have not answered yet."""
         return sum(not candidate.rejected for candidate in self._waiting.values())
@@ -73,20 +80,26 @@ class Candidates:
     def add(self, address: LogicalAddress, contact: Contact, entrusted: bool, now: float) -> bool:
         """Take in a candidate; whether it is to be asked now.
 
-        It is not while the hold-down of the same candidate lasts, nor when the table is full.
+        It is not while its hold-down lasts, nor when the table is full.
         """
         known = self._waiting.get(address)
         if known is not None and contact.incarnation <= known.contact.incarnation:
             known.entrusted |= entrusted
             return False
-        if known is None and len(self._waiting) >= MOST_CANDIDATES:
+        if known is None and self.full:
             return False
-        self._waiting[address] = Candidate(contact, entrusted, now, now)
+        self._waiting[address] = Candidate(address, contact, entrusted, now, now)
         return True
 
-    def discard(self, address: LogicalAddress) -> Candidate | None:
-        """Forget a candidate, and return it: it became a neighbor, or is none any more."""
-        return self._waiting.pop(address, None)
+    def discard(self, address: LogicalAddress) -> None:
+        """Forget a candidate: it became a neighbor, or is hidden by others."""
+        self._waiting.pop(address, None)
+
+    def reject(self, address: LogicalAddress) -> None:
+        """A candidate is no neighbor; it is not asked again while its hold-down lasts."""
+        candidate = self._waiting.get(address)
+        if candidate is not None:
+            candidate.rejected = True
 
     def due(self, now: float) -> tuple[list[Candidate], list[Candidate]]:
         """Take the candidates whose hold-down is over.
@@ -110,15 +123,11 @@ class Candidates:
                 again.append(candidate)
         return again, silent
 
-    def clear(self) -> None:
-        """Forget every candidate."""
-        self._waiting.clear()
-
-    def shift(self, lateness: float) -> None:
+    def shift(self, lateness: float, now: float) -> None:
         """Forgive the silence of a time in which this member did not listen, in seconds."""
         for candidate in self._waiting.values():
-            candidate.since += lateness
-            candidate.asked_at += lateness
+            candidate.since = min(now, candidate.since + lateness)
+            candidate.asked_at = min(now, candidate.asked_at + lateness)
 
 
 @define(eq=False)
@@ -126,12 +135,12 @@ class Tombstone:
     """A member that is gone.
 
     Attributes:
-        incarnation: the last one that is gone.
+        contact: how it was reached, in the last incarnation that is gone.
         until: when it is forgotten, in seconds.
         left: whether it said goodbye; otherwise it fell silent, and may be heard again.
     """
 
-    incarnation: int
+    contact: Contact
     until: float
     left: bool
 
@@ -150,33 +159,19 @@ class Tombstones:
     def __len__(self) -> int:
         return len(self._stones)
 
-    def bury(self, contact: Contact, left: bool, now: float) -> None:
+    def bury(self, address: LogicalAddress, contact: Contact, left: bool, now: float) -> None:
         """A member is gone, in this incarnation and every former one."""
-        if contact.address is None:
-            return
-        self._stones.pop(contact.address, None)
+        self._stones.pop(address, None)
         if len(self._stones) >= MOST_TOMBSTONES:
             del self._stones[next(iter(self._stones))]
-        self._stones[contact.address] = Tombstone(contact.incarnation, now + self.lifetime, left)
+        self._stones[address] = Tombstone(contact, now + self.lifetime, left)
 
-    def find(self, contact: Contact, now: float) -> Tombstone | None:
+    def find(self, address: LogicalAddress, contact: Contact, now: float) -> Tombstone | None:
         """The tombstone of this member in this incarnation or a later one, if there is one."""
-        if not self._stones or contact.address is None:
+        stone = self._stones.get(address)
+        if stone is None or stone.until <= now or not stone.contact.same_member(contact):
             return None
-        stone = self._stones.get(contact.address)
-        if stone is None:
-            return None
-        if stone.until <= now:
-            del self._stones[contact.address]
-            return None
-        return stone if contact.incarnation <= stone.incarnation else None
-
-    def holds(self, contact: Contact) -> bool:
-        """Whether this member in this incarnation or a later one is buried, as of `expire`."""
-        if not self._stones or contact.address is None:
-            return False
-        stone = self._stones.get(contact.address)
-        return stone is not None and contact.incarnation <= stone.incarnation
+        return stone if contact.incarnation <= stone.contact.incarnation else None
 
     def expire(self, now: float) -> bool:
         """Forget the tombstones whose time is over; whether there was one."""
@@ -191,7 +186,3 @@ class Tombstones:
     def lift(self, address: LogicalAddress) -> None:
         """The member is back."""
         self._stones.pop(address, None)
-
-    def clear(self) -> None:
-        """Forget every tombstone."""
-        self._stones.clear()

@@ -48,6 +48,9 @@ class Handovers:
 
     Attributes:
         lost: how many were given up because there were too many.
+
+    Args:
+        nonce: where its numbers begin.
     """
 
     _nonce: int
@@ -100,10 +103,6 @@ class Handovers:
                 again.append(handover)
         return again, failed
 
-    def clear(self) -> None:
-        """Forget every handover."""
-        self._pending.clear()
-
     def shift(self, lateness: float) -> None:
         """Forgive a time in which this member did not listen, in seconds."""
         for handover in self._pending.values():
@@ -112,20 +111,23 @@ class Handovers:
 
 @define(eq=False)
 class Received:
-    """The NewNodes that came lately, so that a repeated one is known again."""
+    """The NewNodes that were taken lately, so that a repeated one is known again."""
 
     _until: dict[tuple[Contact, int], float] = field(init=False, factory=dict)
 
-    def is_new(self, sender: Contact, nonce: int, now: float) -> bool:
-        """Note a NewNode; whether it is the first with this nonce from this sender."""
-        key = (sender, nonce)
-        if self._until.get(key, -inf) > now:
-            return False
-        self._until.pop(key, None)
-        for oldest, until in self._until.items():
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def knows(self, sender: Contact, nonce: int, now: float) -> bool:
+        """Whether the NewNode with this nonce from this sender was taken."""
+        return self._until.get((sender, nonce), -inf) > now
+
+    def note(self, sender: Contact, nonce: int, now: float) -> None:
+        """A NewNode was taken."""
+        self._until.pop((sender, nonce), None)
+        while self._until:
+            oldest, until = next(iter(self._until.items()))
             if until > now and len(self._until) < MOST_RECEIVED:
                 break
             del self._until[oldest]
-            break
-        self._until[key] = now + REMEMBERED
-        return True
+        self._until[sender, nonce] = now + REMEMBERED

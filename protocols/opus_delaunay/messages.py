@@ -44,6 +44,15 @@ class Hello(ProtocolMessage):
     counterclockwise: Contact | None
     heard: bool
 
+    def says_the_same(self, other: Hello) -> bool:
+        """Whether another Hello from the same source to the same member has the same bytes."""
+        return (
+            self.clockwise is other.clockwise
+            and self.counterclockwise is other.counterclockwise
+            and self.incarnation == other.incarnation
+            and self.heard is other.heard
+        )
+
 
 @define(eq=False)
 class Reject(ProtocolMessage):

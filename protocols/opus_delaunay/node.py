@@ -46,8 +46,8 @@ from math import inf
 from attrs import asdict
 
 from opus_delaunay import compass
-from opus_delaunay.geometry import squared_distance
 from opus_delaunay.messages import Announce, Goodbye, Hello, NewNode, NewNodeAck, Reject, Taken
+from opus_delaunay.search import Search
 from opus_delaunay.settings import DelaunaySettings, choose_address, is_drawn
 from opus_delaunay.states import TRANSITIONS, Change, State, SubState
 from opus_delaunay.statistics import DelaunayStatistics
@@ -99,17 +99,16 @@ class DelaunayNode(Node):
 
     def _reset(self) -> None:
         """Be as before a stay in the overlay."""
-        self._upkeep = Upkeep(self.contact, self._settings, self._rng.getrandbits(32))
+        nonce = self._rng.getrandbits(32)
+        self._upkeep = Upkeep(self.contact, self.address, self._settings, nonce)
         self._star = self._upkeep.star
         self._rows = self._star.table.rows
         self._timers.clear()
         self._seen = -1
         self._joined = False
         self._nobody = False
-        self._retry = self._settings.join_retry
-        self._known: list[Contact] = []
-        self._tried: list[Contact] = []
-        self._asked_at = -inf
+        self._search = Search(self.address, self._settings)
+        self._answered_at = -inf
         self._announced_at = -inf
         self.stable = False
         self.version += 1
@@ -234,11 +233,11 @@ class DelaunayNode(Node):
         """The earliest deadline has come."""
         late = now - self._timers.earliest
         if late > self._settings.heartbeat:
-            self._upkeep.shift(late)
+            self._upkeep.shift(late, now)
         for name in self._timers.due(now):
             match name:
                 case Timer.BEAT:
-                    self._upkeep.beat(now)
+                    self._upkeep.beat()
                     self._inspect(now)
                     self._timers.set(Timer.BEAT, now + self._jitter(self._settings.heartbeat))
                 case Timer.INSPECT:
@@ -255,16 +254,18 @@ class DelaunayNode(Node):
 
     def link_failed(self, neighbor: LogicalAddress, now: float) -> Effects:
         """A connection to a neighbor broke: probe it at once."""
-        if neighbor in self._rows:
-            self._upkeep.doubt(neighbor, now)
+        row = self._rows.get(neighbor)
+        if row is not None:
+            self._star.table.doubt(row, now)
             self._timers.set_no_later(Timer.INSPECT, now)
         return ()
 
     def contacts(self, found: Sequence[Contact], now: float) -> Effects:
-        """Members were found: a joiner asks the nearest, a leader one at random.
+        """Members were found: a joiner asks the nearest, a leader one that is larger or any.
 
-        The route from the nearest is short. One at random may be of another sheet, where the
-        NewNode of a leader then ends at the members that should be its neighbors.
+        The route from the nearest is short. One that is larger than a leader is of another sheet,
+        and one at random may be; there the leader's NewNode ends at those who should be its
+        neighbors.
         """
         if self.state in (State.STOPPED, State.LEAVING, State.NOT_LEADER):
             return ()
@@ -275,69 +276,66 @@ class DelaunayNode(Node):
         ]
         if self._rows:
             if others:
-                self._upkeep.introduce(self._rng.choice(others))
+                to = self._rng.choice(self._larger(others) or others)
+                self._upkeep.introduce(to, now)
         elif others:
-            if not self._known:
-                self._retry = self._settings.join_retry
-            self._known = others
-            self._join_by_known(now)
+            self._join_by(others, now)
         elif not found:
             self._nobody = True
             self._upkeep.changed = True
         return self._finish(now)
 
-    def _join_by_known(self, now: float) -> None:
-        """Ask the nearest of the known members, or the next one, unless one was asked just now."""
-        if not self._known or now < self._asked_at + self._settings.join_retry / 2:
-            return
-        self._asked_at = now
-        fresh = [contact for contact in self._known if contact not in self._tried]
-        if not fresh:
-            del self._tried[1:]
-            fresh = self._known
-        nearest = min(fresh, key=self._distance)
-        # The first attempt is not acknowledged on its way: where nothing is lost, that would
-        # nearly double the messages of a join.
-        self._upkeep.introduce(nearest, now if self._tried else None)
-        self._tried.append(nearest)
-        self._timers.set(Timer.RENDEZVOUS, now + self._jitter(self._retry))
+    def _join_by(self, members: Sequence[Contact], now: float) -> None:
+        """Members were found: ask one of them now, and look around again after a while."""
+        self._search.found(members)
+        if self._ask(now) and not self._joined:
+            self._timers.set(Timer.RENDEZVOUS, now + self._jitter(self._search.wait()))
 
-    def _distance(self, contact: Contact) -> tuple[bool, int]:
-        address = place_of(contact)
-        return (True, 0) if address is None else (False, squared_distance(self.address, address))
+    def _ask(self, now: float) -> bool:
+        picked = self._search.pick(now)
+        if picked is None:
+            return False
+        to, surely = picked
+        self._upkeep.introduce(to, now, surely)
+        return True
+
+    def _larger(self, others: Sequence[Contact]) -> list[Contact]:
+        rank = _rank(self.address)
+        return [c for c in others if (place := place_of(c)) is not None and _rank(place) > rank]
 
     def _look_around(self, now: float) -> None:
         """Look for members: to join, or for other fragments as a leader."""
         if self.state is State.NOT_LEADER:
             return
-        role = Role.LEADER
-        period = self._settings.rendezvous_period
-        if not self._joined:
-            role = Role.NEW
-            period = self._retry
-            self._retry = min(2 * period, self._settings.join_retry_limit)
-            if not self._rows:
-                self._join_by_known(now)
-        out = self._upkeep.out
-        out.append(FindContacts(role))
-        out.append(effects.Announce(Announce(self.contact)))
-        self._announced_at = now
+        if self._joined:
+            role, period = Role.LEADER, self._settings.rendezvous_period
+            self._announce(now)
+        else:
+            role, period = Role.NEW, self._search.wait()
+        self._upkeep.out.append(FindContacts(role))
         self._timers.set(Timer.RENDEZVOUS, now + self._jitter(period))
+        if not self._rows:
+            self._ask(now)
 
     def _on_announce(self, leader: Contact, now: float) -> None:
-        """A leader let itself be known: of two leaders the smaller one goes to the larger."""
+        """A leader let itself be known: joiners go to it, and of two leaders the smaller one."""
         address = place_of(leader)
         if address is None or self.state is State.NOT_LEADER or address in self._rows:
             return
         if leader.same_member(self.contact):
             return
-        if _rank(address) > _rank(self.address):
-            if now >= self._asked_at + self._settings.join_retry / 2:
-                self._asked_at = now
-                self._upkeep.introduce(leader)
-        elif now >= self._announced_at + self._settings.rendezvous_period / 2:
-            self._announced_at = now
-            self._upkeep.out.append(effects.Announce(Announce(self.contact)))
+        if self._joined and _rank(address) < _rank(self.address):
+            if now >= self._announced_at + self._settings.rendezvous_period / 2:
+                self._announce(now)
+        elif not self._rows:
+            self._join_by([leader], now)
+        elif now >= self._answered_at + self._settings.rendezvous_period / 2:
+            self._answered_at = now
+            self._upkeep.introduce(leader, now)
+
+    def _announce(self, now: float) -> None:
+        self._announced_at = now
+        self._upkeep.out.append(effects.Announce(Announce(self.contact)))
 
     def _on_taken(self, holder: Contact, now: float) -> Effects:
         """Somebody alive holds this member's address: who came later gives way."""
@@ -399,13 +397,15 @@ class DelaunayNode(Node):
             self.version += 1
             before = self.state
             self._move(self._standing())
+            if self._rows:
+                self._nobody = False
+            elif before is not State.LEADER_ALONE:
+                self._search = Search(self.address, self._settings)
             if before is State.NOT_LEADER and self.state is not before:
                 # Whoever was larger is gone: this may be the edge of a torn overlay.
                 wait = 0.0 if self._joined else self._jitter(self._settings.rendezvous_period)
                 self._timers.set(Timer.RENDEZVOUS, now + wait)
-            if self._rows:
-                self._nobody = False
-        stable = (bool(self._rows) or self._nobody) and self._upkeep.settled
+        stable = (bool(self._rows) or self._nobody) and self._upkeep.settled(now)
         if not self._joined:
             stable = stable and not self._upkeep.candidates.unanswered
             self._joined = stable

@@ -12,7 +12,7 @@ from opus_delaunay import compass
 from opus_delaunay.geometry import Ring, squared_distance
 from opus_delaunay.messages import Hello
 from opus_socket.core.addresses import Contact, LogicalAddress
-from opus_socket.core.neighborhood import Neighborhood, Patience, Row
+from opus_socket.core.neighborhood import Inspection, Neighborhood, Patience, Row
 from opus_socket.core.node import Mode
 
 
@@ -22,7 +22,7 @@ class Neighbor(Row):
 
     Attributes:
         hello: the last Hello that came from it.
-        names: whom that Hello names, other than this member.
+        names: whom that Hello names, other than this member: where they are, and their contacts.
         mutual: whether that Hello says that it hears this member.
         rejected: whether it has rejected this member since.
         sent: the last Hello that went to it.
@@ -30,7 +30,7 @@ class Neighbor(Row):
     """
 
     hello: Hello | None = None
-    names: tuple[Contact, ...] = ()
+    names: tuple[tuple[LogicalAddress, Contact], ...] = ()
     mutual: bool = False
     rejected: bool = False
     sent: Hello | None = None
@@ -50,7 +50,8 @@ class Star:
         address: the member in the middle.
         ring: the neighbors as geometry sees them.
         table: the neighbors as soft state sees them.
-        number: grows whenever a neighbor comes, goes, or is reached otherwise.
+        number: grows whenever a neighbor comes, goes, becomes a suspect or none any more, or is
+            reached otherwise.
     """
 
     address: LogicalAddress
@@ -63,32 +64,41 @@ class Star:
         """The star of a member that has no neighbor yet."""
         return cls(address, Ring(address), Neighborhood(patience))
 
-    def insert(self, contact: Contact, now: float) -> tuple[Neighbor, list[Contact]]:
-        """Take in a member that passes; returns its row, and those that it drops from the ring."""
-        row = Neighbor(contact, now, now)
+    def insert(
+        self, address: LogicalAddress, contact: Contact, now: float
+    ) -> tuple[Neighbor, list[Neighbor]]:
+        """Take in a member that passes; returns its row, and the rows of those that it drops."""
+        dropped = [self.table.rows[gone] for gone in self.ring.insert(address)]
+        for gone in dropped:
+            self.table.remove(gone.address)
+        row = Neighbor(address, contact, now, now)
         self.table.add(row)
-        assert contact.address is not None
-        dropped = [
-            gone.contact
-            for address in self.ring.insert(contact.address)
-            if (gone := self.table.remove(address)) is not None
-        ]
         self.number += 1
         return row, dropped
 
-    def remove(self, address: LogicalAddress) -> Neighbor | None:
-        """Take out a neighbor; returns its row."""
-        row = self.table.remove(address)
-        if row is not None:
-            self.ring.remove(address)
-            self.number += 1
-        return row
+    def remove(self, row: Neighbor) -> None:
+        """Take out a neighbor."""
+        self.table.remove(row.address)
+        self.ring.remove(row.address)
+        self.number += 1
 
     def replace(self, row: Neighbor, contact: Contact) -> None:
         """A neighbor is reached otherwise from now on."""
-        row.contact = contact
-        self.table.add(row)
+        self.table.replace(row, contact)
         self.number += 1
+
+    def confirm(self, row: Neighbor, now: float) -> None:
+        """A neighbor said that it hears this member."""
+        if row.suspected_at is not None:
+            self.number += 1
+        row.confirm(now)
+
+    def inspect(self, now: float) -> Inspection[Neighbor]:
+        """See who has been silent for too long."""
+        inspection = self.table.inspect(now)
+        if inspection.probe:
+            self.number += 1
+        return inspection
 
     def wedge(self, x: LogicalAddress) -> tuple[Contact | None, Contact | None]:
         """The neighbors next to x, as a Hello names them: see `Ring.wedge`."""
@@ -132,10 +142,10 @@ class Star:
         """
         own = squared_distance(self.address, x)
         return any(
-            named.address == x and squared_distance(address, x) < own
+            named == x and squared_distance(address, x) < own
             for address, row in self.table.rows.items()
             if row.suspected_at is None
-            for named in row.names
+            for named, _ in row.names
         )
 
     @property
@@ -176,7 +186,7 @@ class Star:
                 return () if parent is None else (parent,)
             case Mode.ANYCAST:
                 row = self.nearer(key)
-                return () if row is None or row.contact.address is None else (row.contact.address,)
+                return () if row is None else (row.address,)
             case Mode.MULTICAST if settled and not self.suspects:
                 children = compass.children(self.address, self.ring, key)
                 return tuple([child for child in children if child != arrived_from])

@@ -44,6 +44,8 @@ class DelaunayStatistics:
     """Candidates that never answered."""
     malformed: int
     """Messages dropped because a contact in them has no Delaunay coordinates."""
+    overflows: int
+    """NewNodes refused because there were too many candidates."""
 
 
 @define(eq=False)
@@ -59,3 +61,4 @@ class Counters:
     failed: int = 0
     silent: int = 0
     malformed: int = 0
+    overflows: int = 0
