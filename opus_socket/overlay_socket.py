@@ -25,13 +25,15 @@ from attrs import define, field, frozen
 
 from opus_socket.adapters.flow import FlowStatistics, Intake, Output
 from opus_socket.adapters.inbox import Inbox
+from opus_socket.adapters.pool import TcpStatistics
+from opus_socket.adapters.udp import UdpStatistics
 from opus_socket.config import OverlayConfig
 from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.events import AddressChanged, ContactFailed, Event, Stable
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Mode
 from opus_socket.core.overlay import CoreEffects, CoreSettings, CoreStatistics, OverlayCore
-from opus_socket.driver import Host, HostStatistics
+from opus_socket.driver import Host
 from opus_socket.errors import JoinError, LocalProtocolError, NotJoinedError
 from opus_socket.member import Member, Port
 from opus_socket.opening import Meeting, flow_settings
@@ -52,13 +54,14 @@ class SocketStatistics:
         core: of its machines; None before the first join.
         flows: of its receive buffer and its links to neighbors.
         events_lost: events that no subscription could hold.
-        host: of the host that carries it.
+        udp, tcp: of the sockets of its endpoint, which others may share; None where it has none.
     """
 
     core: CoreStatistics | None
     flows: tuple[FlowStatistics, ...]
     events_lost: int
-    host: HostStatistics
+    udp: UdpStatistics | None
+    tcp: TcpStatistics | None
 
 
 @define(eq=False)
@@ -318,7 +321,8 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
             core=None if self._core is None else self._core.statistics(),
             flows=(self._inbox.output.statistics(),) if member is None else member.flows(),
             events_lost=self._events_lost,
-            host=self._host.statistics(),
+            udp=None if self._port.udp is None else self._port.udp.statistics(),
+            tcp=None if self._port.tcp is None else self._port.tcp.statistics(),
         )
 
     def set(self, name: str, value: object) -> None:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -77,6 +78,12 @@ CoreEffect = DriverEffect | Forward
 CoreEffects = Sequence[CoreEffect]
 
 
+@cache
+def _codec(types: tuple[type[ProtocolMessage], ...]) -> Codec:
+    """The codec of a protocol, made once for all of its members."""
+    return Codec(types)
+
+
 @frozen
 class CoreSettings:
     """What the members of one overlay share, and how this one behaves.
@@ -102,7 +109,7 @@ class CoreSettings:
 
     @codec.default
     def _make_codec(self) -> Codec:
-        return Codec(self.spec.messages)
+        return _codec(self.spec.messages)
 
 
 @frozen
