@@ -461,9 +461,10 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
             )
         elif isinstance(event, AddressChanged):
             _log.info("the logical address changed", old=str(event.old), new=str(event.new))
-        for subscription in self._subscriptions:
-            if not subscription.put(event):
-                self._events_lost += 1
+        if self._subscriptions:
+            for subscription in self._subscriptions:
+                if not subscription.put(event):
+                    self._events_lost += 1
 
     def _abort(self, error: JoinError) -> None:
         self._join_error = error
