@@ -19,12 +19,12 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from itertools import count
+from itertools import chain, count, islice
 
 import trio
 from attrs import define, field, frozen
 
-from opus_socket.adapters.base import READ_SIZE, Route, Writer
+from opus_socket.adapters.base import EVERY_INDEX, READ_SIZE, Route, Writer
 from opus_socket.adapters.flow import Output
 from opus_socket.adapters.local import LocalLink
 from opus_socket.adapters.poller import Poller
@@ -160,8 +160,8 @@ class Host:
 
     def message(self, route: Route, kind: Kind, body: bytes, sender: Contact) -> None:
         """A protocol, rendezvous or measurement message came."""
-        if route.to_index == ANY_INDEX:
-            for member in self._anyone(route, sender, everybody=kind is Kind.RENDEZVOUS):
+        if route.to_index in (ANY_INDEX, EVERY_INDEX):
+            for member in self._anyone(route, sender):
                 self.perform(member, member.core.receive(kind, body, sender, self.now()))
             return
         found = self.members.get((route.tag, route.to_index))
@@ -389,15 +389,19 @@ class Host:
         self._local_links.append(link)
         self.wake()
 
-    def _anyone(self, route: Route, sender: Contact, *, everybody: bool) -> list[Member]:
-        """Members for whom a message without an index is: the group's, or an asked buddy's."""
-        overlay = self._by_tag.get(route.tag, {})
-        others = [member for member in overlay.values() if not _is(member, sender)]
-        if not others:
-            self.refuse("nobody")
-        if everybody:
+    def _anyone(self, route: Route, sender: Contact) -> list[Member]:
+        """Members for whom a message without an index is: all of them for the group's, one for an
+        asked buddy's. That is the same one each time: it alone knows the cookie that it gave.
+        """
+        overlay = self._by_tag.get(route.tag, {}).values()
+        others = [m for m in overlay if not m.leaving and not _is(m, sender)]
+        if route.to_index == EVERY_INDEX:
             return others
-        return others[:1]
+        if not overlay:
+            self.refuse("nobody")
+        # Whoever asks itself is told so, if nobody else is there.
+        stable = (member for member in others if member.core.stable)
+        return list(islice(chain(stable, others, overlay), 1))
 
     def _wake_member(self, member: Member, when: float) -> None:
         if member.scheduled != when:

@@ -19,6 +19,9 @@ from opus_socket.core.effects import Kind
 READ_SIZE = 1 << 16
 """Bytes of one read."""
 
+EVERY_INDEX = -1
+"""In a route: every member of the overlay, for what came from the multicast group. Never sent."""
+
 
 class Route(NamedTuple):
     """From which virtual node to which, in which overlay: what `select` and a datagram's header

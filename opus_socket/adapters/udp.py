@@ -15,12 +15,12 @@ from contextlib import suppress
 
 from attrs import define, field, frozen
 
-from opus_socket.adapters.base import Route, Switchboard, choose_endpoint
+from opus_socket.adapters.base import EVERY_INDEX, Route, Switchboard, choose_endpoint
 from opus_socket.adapters.flow import Output
 from opus_socket.adapters.poller import READ
 from opus_socket.adapters.seal import PlaintextSeal, Seal
 from opus_socket.core import datagram
-from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint, Use
+from opus_socket.core.addresses import Contact, Endpoint, Use
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
 from opus_socket.core.wire import MAX_BODY
@@ -148,7 +148,7 @@ class UdpPort:
         sender = self._senders.get((source, from_index))
         if sender is None:
             sender = self._remember_sender(source, from_index)
-        route = Route(tag, ANY_INDEX if self.group else to_index, from_index)
+        route = Route(tag, EVERY_INDEX if self.group else to_index, from_index)
         if kind == Kind.OVERLAY:
             blockers: list[Output] = []
             _, broken = host.frames(route, memoryview(bytearray(body)), sender, blockers)

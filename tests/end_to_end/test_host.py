@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 
 import pytest
+import trio
 
 from end_to_end.conftest import Start
-from end_to_end.processes import free_port
+from end_to_end.processes import TIMEOUT, free_port
+from opus_socket import OverlayConfig, open_host, open_overlay_socket
 
 MEMBERS = 8
 
@@ -73,6 +75,24 @@ def test_seconds_are_its_bound(start: Start, overlay: str) -> None:
     host = start("host", "--overlay", overlay, "--members", "2", "--seconds", "0")
     host.prints("^2 members joined")
     assert host.ends() == 0
+
+
+async def test_one_member_of_a_process_answers_whoever_asks_it() -> None:
+    """Had each of them answered, with a cookie of its own, questions would multiply."""
+    local = OverlayConfig(overlay_id="lab", node_adapter={"listen": "127.0.0.1:0"})
+    async with open_host() as host:
+        first = await host.open_socket(local)
+        await first.join()
+        asking = local.evolve(**{"rendezvous.buddies": [str(first.contact.endpoints[0])]})
+        for _ in range(20):
+            await (await host.open_socket(asking)).join()
+        async with open_overlay_socket(asking) as last:
+            with trio.fail_after(TIMEOUT):
+                await last.join()
+            core = last.statistics().core
+            assert core is not None
+            # A challenge and an answer, and the same again should the machine be slow.
+            assert core.received["rendezvous"] <= 4
 
 
 def test_addresses_that_cannot_be_shared_are_one_line_and_2(start: Start, overlay: str) -> None:
