@@ -4,9 +4,11 @@ Its one rule: standard output carries the result and nothing else; logs, progres
 standard error. Exit status: 0 done, 1 the result is not what was asked, 2 bad usage or
 configuration, 130 interrupted. An `OverlayError` is one line, never a traceback.
 
-The rooms: a module for each verb (`rendezvous`, `cat`, `host`, `simulate`, `protocols`, `config`);
-`options` (the options that make a configuration, the same for every verb); `streams`, `pipes`
-and `signals` (standard streams, lines of JSON, and being told to end, under Trio).
+The rooms: a module for each verb (`rendezvous`, `cat`, `host`, `demo`, `simulate`, `protocols`,
+`config`); `options` (the options that make a configuration, the same for every verb); `streams`,
+`pipes` and `signals` (standard streams, lines of JSON, and being told to end, under Trio);
+`demo_run`, `demo_crew`, `demo_member`, `demo_words`, `demo_transfer`, `demo_show` and `picture`
+(what `demo` is made of, from the whole to its parts).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ VERBS = {
     "rendezvous": ("opus_socket.cli.rendezvous", "Run a rendezvous server."),
     "cat": ("opus_socket.cli.cat", "Join an overlay, send lines, print what comes."),
     "host": ("opus_socket.cli.host", "Host many members of an overlay in one process."),
+    "demo": ("opus_socket.cli.demo", "Watch a file reach every member of an overlay."),
     "simulate": (
         "opus_socket.cli.simulate",
         "Simulate an overlay with faults, and judge what came of it.",
