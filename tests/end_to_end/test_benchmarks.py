@@ -1,0 +1,83 @@
+"""The benchmarks run, check what they measure, and print what others rely on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from end_to_end.processes import Running
+
+Launch = Callable[..., Running]
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+CONTRACT = {
+    "workload": str,
+    "size": int,
+    "members": int,
+    "value": float,
+    "unit": str,
+    "runs": int,
+    "median": float,
+    "min": float,
+    "max": float,
+    "beside": str,
+    "beside_median": float,
+    "beside_min": float,
+    "beside_max": float,
+    "ratio": float,
+}
+
+
+def measure(launch: Launch, *arguments: str) -> list[dict[str, object]]:
+    """What a benchmark printed, one object a measurement."""
+    program, *options = arguments
+    running = launch(sys.executable, str(BENCHMARKS / program), "--json", *options)
+    assert running.ends() == 0, running.err.all
+    found = [json.loads(line) for line in running.out.all]
+    for measurement in found:
+        assert {key: type(value) for key, value in measurement.items()} == CONTRACT
+        assert measurement["min"] <= measurement["median"] <= measurement["max"]
+        assert measurement["value"] == measurement["median"]
+        assert measurement["beside_median"] > 0
+    return found
+
+
+@pytest.mark.parametrize(("option", "name"), [((), "join"), (("--shared",), "join_shared")])
+def test_joining_is_measured(launch: Launch, option: tuple[str, ...], name: str) -> None:
+    found = measure(launch, "join.py", "--members", "12", "--runs", "2", *option)
+    what = ["", "_exact", "_cpu", "_messages", "_messages_all"]
+    assert [each["workload"] for each in found] == [name + part for part in what]
+    assert all((each["members"], each["runs"]) == (12, 2) for each in found)
+    by_name = {each["workload"]: each["value"] for each in found}
+    assert by_name[f"{name}_exact"] >= by_name[name]  # type: ignore[operator]
+    # A cookie and the request proper, a Hello: nobody joins for less.
+    assert by_name[f"{name}_messages"] > 3  # type: ignore[operator]
+
+
+def test_throughput_is_measured_for_each_workload(launch: Launch) -> None:
+    options = ("--size", "64", "1024", "--runs", "1", "--seconds", "0.01")
+    found = measure(launch, "throughput.py", *options)
+    workloads = {"point_to_point": 2, "two_processes": 2, "fan_out": 9, "chain": 32}
+    assert [(each["workload"], each["members"], each["size"]) for each in found] == [
+        (name, members, size) for name, members in workloads.items() for size in (64, 1024)
+    ]
+    assert all(each["unit"] == "k messages/s" for each in found)
+
+
+def test_people_get_a_table(launch: Launch) -> None:
+    options = ("--workload", "point_to_point", "--size", "64", "--runs", "1", "--seconds", "0.01")
+    running = launch(sys.executable, str(BENCHMARKS / "throughput.py"), *options)
+    running.prints(r"^workload +size +members +median +min +max +unit +beside it +median +ratio")
+    running.prints(r"^point_to_point +64 +2 .* k messages/s +bare Trio +[\d,.]+ +\d+\.\d\d$")
+    assert running.ends() == 0
+
+
+def test_an_overlay_that_does_not_form_fails_with_what_is_wrong(launch: Launch) -> None:
+    program = str(BENCHMARKS / "join.py")
+    running = launch(sys.executable, program, "--members", "200", "--timeout", "0.01")
+    running.logs(r"failed: after 0.01 s \d+ of 200 members have joined")
+    assert running.ends() == 1
+    assert running.out.all == []
