@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from itertools import pairwise
+from math import inf
 
 import pytest
+from attrs import define, evolve
 from delaunay_oracle import delaunay
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opus_socket.config import OverlayConfig
 from opus_socket.core.addresses import Contact, LogicalAddress
+from opus_socket.core.effects import Effects, Kind
 from opus_socket.core.events import NeighborRemoved
+from opus_socket.core.node import Node, NodeContext, ProtocolSpec
+from opus_socket.core.wire import MAX_BODY, ProtocolMessage
 from opus_socket.errors import (
     AddressInUseError,
     ConfigurationError,
@@ -495,3 +501,74 @@ def test_lives_begin_and_end_once() -> None:
         simulator.server.start()
     with pytest.raises(ConfigurationError):
         simulator.partition([[member], [member]])
+
+
+def test_what_no_datagram_holds_is_a_machine_broken() -> None:
+    simulator = overlay(2)
+    sender, receiver = simulator.members
+    with pytest.raises(LocalProtocolError, match="does not fit"):
+        sender._underlay.send(sender, receiver.contact, Kind.PROTOCOL, bytes(MAX_BODY + 1))
+
+
+@define
+class NoSettings:
+    """A protocol without settings."""
+
+
+class Restless(Node):
+    """A node that is never content with being woken."""
+
+    def __init__(self, context: NodeContext, settings: NoSettings) -> None:
+        self.contact = context.contact.at(LogicalAddress((0,)))
+        self.stable = True
+        self.version = 0
+
+    next_deadline = 0.0
+    neighbors = ()
+
+    def start(self, now: float) -> Effects:
+        return ()
+
+    def receive(self, message: ProtocolMessage, sender: Contact, now: float) -> Effects:
+        return ()
+
+    def wake(self, now: float) -> Effects:
+        return ()
+
+    def leave(self, now: float) -> Effects:
+        return ()
+
+    def contacts(self, found: Sequence[Contact], now: float) -> Effects:
+        return ()
+
+    def parent(self, root: LogicalAddress) -> LogicalAddress | None:
+        return None
+
+    def children(self, root: LogicalAddress) -> tuple[LogicalAddress, ...]:
+        return ()
+
+
+class Restful(Restless):
+    """A node that has nothing to do."""
+
+    next_deadline = inf
+
+
+def test_a_machine_that_stops_the_clock_is_told() -> None:
+    simulator = Simulator()
+    spec = ProtocolSpec("restless", "", 0, NoSettings, (), Restless)
+    settings = evolve(simulator.settings(CONFIG), spec=spec, node=NoSettings())
+    simulator.add(settings)
+    with pytest.raises(LocalProtocolError, match="again and again"):
+        simulator.run(1.0)
+
+
+def test_a_protocol_without_checker_runs_but_is_not_judged() -> None:
+    simulator = Simulator()
+    spec = ProtocolSpec("restful", "", 0, NoSettings, (), Restful)
+    settings = evolve(simulator.settings(CONFIG), spec=spec, node=NoSettings())
+    member = simulator.add(settings)
+    simulator.run(1.0)
+    assert member.joined
+    with pytest.raises(ConfigurationError, match="delaunay"):
+        simulator.run_until_legitimate()
