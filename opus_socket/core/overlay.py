@@ -345,6 +345,26 @@ class OverlayCore:
         if effects:
             self._perform(effects, now, out)
 
+    def _serve(self, code: int, effects: ServiceEffects, now: float, out: list[CoreEffect]) -> None:
+        """Carry out what a service asks for."""
+        for effect in effects:
+            match effect:
+                case Originate(bodies=bodies, mode=mode, key=key):
+                    dispatch = self.engine.originate_service(
+                        code,
+                        bodies,
+                        mode,
+                        key,
+                        now,
+                        hop_limit=effect.hop_limit,
+                        traffic_class=effect.traffic_class,
+                    )
+                    out.append(Forward(dispatch))
+                case Release(message=message):
+                    out.append(Forward(self.engine.resume(message, now)))
+                case Emit():
+                    out.append(effect)
+
     def _perform(self, effects: Iterable[object], now: float, out: list[CoreEffect]) -> None:
         """Carry out effects in order; those that they lead to come after them."""
         waiting = deque(effects)
