@@ -57,7 +57,10 @@ from opus_socket.core.key_attributes import KeyAttributes
 from opus_socket.core.measurement import Measured, Meter
 from opus_socket.core.node import Mode, Node, NodeContext, ProtocolSpec
 from opus_socket.core.service import (
+    Originate,
+    Release,
     Service,
+    ServiceEffects,
     ServiceSpec,
     services_by_id,
 )
