@@ -47,7 +47,7 @@ _SECONDS = click.FloatRange(0)
 @click.option("--seed", type=int, default=0, metavar="S", help="Decides every random number.")
 @click.option(
     "--network",
-    default="euclidean:5-120",
+    default="euclidean:2-40",
     metavar="SPEC",
     show_default=True,
     help="One-way delays in milliseconds: constant:MS, random:MS-MS, euclidean:MS-MS, or "

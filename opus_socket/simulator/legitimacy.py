@@ -123,11 +123,14 @@ class Legitimacy:
             ConfigurationError: there is no checker for the protocol.
         """
         schedule = self._underlay.schedule
+        # Also what is due at this very instant: members that join all at once, for instance.
+        schedule.horizon = max(schedule.now, self.disturbed_at)
+        schedule.run()
         while schedule.now < self.disturbed_at:
             schedule.horizon = self.disturbed_at
             schedule.run()
         self._hold = HEARTBEATS * max((heartbeat(m.settings) for m in self._members), default=0.0)
-        self._watching, self._timeout, self.since = True, timeout, inf
+        self._watching, self._timeout = True, timeout
         self._begin()
         schedule.run()
         self._watching = False
@@ -183,6 +186,7 @@ class Legitimacy:
                 self._expected[member.number] = tuple(by_address[a] for a in addresses)
         self._wrong = {member.number: not self._is_right(member) for member in members}
         self._count = sum(self._wrong.values())
+        self.since = inf
         self._conclude()
 
     def _is_right(self, member: SimulatedSocket) -> bool:

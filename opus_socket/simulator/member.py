@@ -63,7 +63,7 @@ class SimulatedSocket:
 
     Attributes:
         number: the member's number, from 0.
-        settings: its overlay and how it behaves; another life may begin with others.
+        settings: its overlay and how it behaves.
         joined: whether it has become stable since it began to join.
         paused: whether it stands still.
         error: why its join cannot succeed, if so.

@@ -3,7 +3,7 @@
 Its one rule: one seed decides everything. Members, the rendezvous server and the network draw
 from generators of their own, derived from it; nothing else is left to chance.
 
-    simulator = Simulator(seed=7, network=EuclideanNetwork(5, 120))
+    simulator = Simulator(seed=7, network=EuclideanNetwork(2, 40))
     members = [simulator.add(config, at=0.001 * i) for i in range(1000)]
     seconds = simulator.run_until_legitimate()
     members[0].send_to_all(b"hello")

@@ -572,3 +572,14 @@ def test_a_protocol_without_checker_runs_but_is_not_judged() -> None:
     assert member.joined
     with pytest.raises(ConfigurationError, match="delaunay"):
         simulator.run_until_legitimate()
+
+
+def test_a_disturbance_on_the_way_begins_the_wait_anew() -> None:
+    simulator = overlay(8)
+    simulator.crash(simulator.members[0])
+    later = simulator.now + 1.0
+    simulator.call_at(later, lambda: simulator.crash(simulator.members[1]))
+    seconds = simulator.run_until_legitimate()
+    assert seconds is not None
+    assert seconds > 0
+    assert simulator.now == pytest.approx(later + seconds + 3.0)
