@@ -22,6 +22,8 @@ from opus_delaunay.node import DelaunayNode
 from opus_delaunay.settings import LAS, DelaunaySettings, parse_address
 from opus_socket.core.node import ProtocolSpec
 
+__all__ = ["SPEC", "DelaunayNode", "DelaunaySettings"]
+
 SPEC = ProtocolSpec(
     name="delaunay",
     summary="Delaunay triangulation of points in the plane, with compass routing",
