@@ -51,7 +51,7 @@ def test_a_port_in_use_is_one_line_and_2(start: Start, server: str) -> None:
     assert (process.ends(), len(process.err.all)) == (2, 1)
 
 
-@pytest.mark.parametrize("listen", ["here", "127.0.0.1", "127.0.0.1:70000", "[::1:1", "1.2.3.4:0"])
+@pytest.mark.parametrize("listen", ["here", "192.0.2.77:0"])
 def test_a_place_where_it_cannot_listen_is_one_line_and_2(start: Start, listen: str) -> None:
     process = start("rendezvous", "--listen", listen)
     process.logs("^opus-socket: error: .*listen")
