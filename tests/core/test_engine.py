@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
 from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,6 +67,7 @@ class Burst:
     last: tuple[int, int, bytes] | None
     twist_at: int = 1000
     twist: dict[str, Any] = field(factory=dict)
+    following: int = 0
 
     def frames(self) -> list[bytes]:
         frames = []
@@ -84,6 +86,9 @@ class Burst:
             code, flags, body = self.last
             chain.append((code, flags, body + bytes(length)))
         first, data = chain_bytes(chain)
+        if self.following:
+            at = len(data) - len(chain[-1][2]) - 4
+            data = data[:at] + bytes((self.following,)) + data[at + 1 :]
         head = bytes((self.las << 2 | self.mode, self.traffic_class, 0, first))
         head += len(data).to_bytes(2) + self.hop_limit.to_bytes(2)
         return head + address(self.source, self.las).wire + destination.wire + data
@@ -117,6 +122,7 @@ TWISTS: list[dict[str, Any]] = [
     {"hop_limit": 2},
     {"traffic_class": 1},
     {"las": 2},
+    {"following": 5},
     {"last": (5, 4, b"")},
     {"last": (5, 0, b"longer")},
     {"last": (6, 0, b"")},
@@ -192,16 +198,15 @@ def plain(dispatch: Dispatch) -> Answer:
     )
 
 
-@settings(max_examples=6 * settings().max_examples)
-@given(st.data(), st.sampled_from([0, 1, 1, 1, 3]), st.booleans())
-def test_engine_equals_its_slow_twin(data: st.DataObject, las: int, mutable: bool) -> None:
-    """Whatever comes, in whatever pieces, the engine answers as if it took frame by frame."""
+def compare(
+    batches: list[bytes], arrived_from: LogicalAddress | None, las: int, mutable: bool
+) -> None:
+    """Hand the same to the engine and to its twin, and expect the same answers."""
     node = scattered_hops(las)
     fast = ForwardingEngine(node, EngineSettings(maximum_frame=MAXIMUM), OWN_INCARNATION)
     fast.register_service(SERVICE)
     slow = SlowEngine(node, OWN_INCARNATION, MAXIMUM, [SERVICE])
-    arrived_from = data.draw(st.sampled_from([None, address(1, las), address(2, las)]))
-    for now, batch in enumerate(data.draw(batches(las))):
+    for now, batch in enumerate(batches):
         expected = slow.switch(batch, arrived_from, float(now))
         frames = {key: len(each) for key, each in expected.sent.items()}
         expected.sent = {key: [b"".join(each)] for key, each in expected.sent.items()}
@@ -213,3 +218,50 @@ def test_engine_equals_its_slow_twin(data: st.DataObject, las: int, mutable: boo
             assert output.frames == frames[output.contact.address, output.traffic_class]
         if not mutable:
             assert buffer == batch
+
+
+@settings(max_examples=6 * settings().max_examples)
+@given(st.data(), st.sampled_from([0, 1, 1, 1, 3]), st.booleans())
+def test_engine_equals_its_slow_twin(data: st.DataObject, las: int, mutable: bool) -> None:
+    """Whatever comes, in whatever pieces, the engine answers as if it took frame by frame."""
+    arrived_from = data.draw(st.sampled_from([None, address(1, las), address(2, las)]))
+    compare(data.draw(batches(las)), arrived_from, las, mutable)
+
+
+@pytest.mark.parametrize("mutable", [True, False])
+@pytest.mark.parametrize("twist", [{}, *TWISTS], ids=str)
+def test_every_twist_ends_a_run(twist: dict[str, Any], mutable: bool) -> None:
+    """Frames in which one thing changes while their sequence goes on, in every mode and way."""
+    for mode in range(4):
+        for peer in range(6):
+            for last in LASTS[:4]:
+                burst = Burst(1, mode, peer, peer, 5, 10, [30] * 6, 9, 0, [], last, 3, twist)
+                first, other = burst.frames(), evolve(burst, first=99, incarnation=6).frames()
+                late = [first[1], *other[:2], first[2], first[5], *first, *other]
+                for frames in (first, late, [*first, *other, *first]):
+                    compare([b"".join(frames)], None, 1, mutable)
+
+
+@pytest.mark.parametrize("size", [MAXIMUM, MAXIMUM + 1])
+@pytest.mark.parametrize("last", [(5, 0, b""), (5, 1, b"")])
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_the_longest_frame(size: int, last: tuple[int, int, bytes], ahead: int) -> None:
+    """A frame of the largest size is handled, one byte more breaks the stream, in a run or not."""
+    lengths = [0] * ahead + [size - 48]
+    burst = Burst(1, Mode.MULTICAST, 4, 4, 5, 0, lengths, 9, 0, [], last)
+    batch = b"".join(burst.frames())
+    compare([batch], None, 1, True)
+    engine = ForwardingEngine(scattered_hops(1), EngineSettings(maximum_frame=MAXIMUM), 1)
+    dispatch = engine.switch(memoryview(bytearray(batch)), None, 0.0)
+    assert dispatch.broken == (None if size == MAXIMUM else "oversize")
+
+
+def test_what_lies_between_two_runs_is_not_sent_with_them() -> None:
+    """Two runs take the same way; between them lie one that stays here and one seen before."""
+    relayed = Burst(1, Mode.UNICAST, 4, 2, 5, 10, [30] * 4, 9, 0, [], LASTS[0])
+    mine = evolve(relayed, destination=0, first=50)
+    frames, own = relayed.frames(), mine.frames()
+    for between in (own, frames[:1], [*own, *frames[:2]]):
+        batch = b"".join([*frames[:2], *between, *frames[2:]])
+        compare([batch], None, 1, True)
+        compare([batch], None, 1, False)

@@ -128,6 +128,16 @@ def test_a_lost_multicast_was_for_everybody() -> None:
     assert event == MessageLost((1002, 0), None, "hop_limit", member(3))
 
 
+def test_reports_name_what_was_lost_and_not_its_duplicates() -> None:
+    frames = frames_of(2, Mode.UNICAST, 7, b"0", b"1", b"2", b"3", hops=1)
+    engine = ForwardingEngine(lone(3, 2), EngineSettings(), 1003)
+    relay(engine, frames[:98])
+    [back] = relay(engine, frames).outputs
+    told = relay(ForwardingEngine(lone(2, 3), EngineSettings(), 1002), b"".join(back.pieces))
+    lost = [event.id for event in told.events if isinstance(event, MessageLost)]
+    assert lost == [(1002, (2 << 48) + 2), (1002, (2 << 48) + 3)]
+
+
 def test_the_memory_of_reports_is_bounded() -> None:
     limiter = ReportLimiter(10)
     sources = [LogicalAddress((index,)).wire for index in range(1025)]
