@@ -87,19 +87,21 @@ class Host:
     _writers: list[Writer] = field(factory=list, init=False)
     _flushed_in: int = field(default=-1, init=False)
     _looking: bool = field(default=False, init=False)
+    _closed: bool = field(default=False, init=False)
 
     # The loop
 
     async def run(self) -> None:
-        """Drive everything until cancelled."""
-        while True:
+        """Drive everything until cancelled or closed."""
+        while not self._closed:
             with trio.CancelScope(deadline=self._next_wake()) as self._sleep:
                 if self._local_links or self._local_messages:
                     await trio.lowlevel.checkpoint()
                 else:
                     await self.poller.wait()
             self._sleep = None
-            await self._turn()
+            if not self._closed:
+                await self._turn()
 
     async def _turn(self) -> None:
         self._turns += 1
@@ -109,6 +111,8 @@ class Host:
             ready(mask)
             if self.now() > limit:
                 await trio.lowlevel.checkpoint()
+                if self._closed:
+                    return
                 limit = self.now() + TURN_BUDGET
         now = self.now()
         late = now - self._timers[0][0] if self._timers else 0.0
@@ -323,6 +327,7 @@ class Host:
 
     def close(self) -> None:
         """Close every socket at once."""
+        self._closed = True
         for port in list(self._ports.values()):
             self.close_port(port)
         for group in self._groups:

@@ -180,6 +180,8 @@ class TcpPort:
 
     def _accept(self, _mask: int) -> None:
         for _ in range(ACCEPTS_PER_WAKE):
+            if self.listener.fileno() < 0:
+                return
             try:
                 sock, _source = self.listener.accept()
             except BlockingIOError:
