@@ -29,7 +29,7 @@ from opus_socket.core.overlay import (
 )
 from opus_socket.errors import JoinError, LocalProtocolError, NotJoinedError
 from opus_socket.simulator.chance import generator
-from opus_socket.simulator.underlay import Underlay
+from opus_socket.simulator.underlay import Underlay, Way
 
 PORT = 9000
 MAX_BACKLOG = 212_992
@@ -70,7 +70,7 @@ class SimulatedSocket:
         place: its logical address, also when it is gone; None before it had any.
         received: messages for the application that nobody took yet, the oldest first.
         events: the last 1,024 events.
-        seen_as, in_group: see `Station`.
+        seen_as, ways, in_group: see `Station`.
     """
 
     number: int
@@ -86,6 +86,7 @@ class SimulatedSocket:
     received: list[OverlayMessage] = field(factory=list, init=False)
     events: deque[Event] = field(factory=lambda: deque(maxlen=_MAX_EVENTS), init=False)
     seen_as: Contact = field(init=False)
+    ways: dict[bytes, Way] = field(factory=dict, init=False)
     _hellos: tuple[bytes, ...] = field(init=False)
     _core: OverlayCore | None = field(default=None, init=False)
     _leaving: bool = field(default=False, init=False)

@@ -15,7 +15,7 @@ from opus_socket.errors import LocalProtocolError
 from opus_socket.rendezvous.server import RendezvousServer, ServerEffects, ServerSettings
 from opus_socket.simulator.chance import generator
 from opus_socket.simulator.member import endpoint
-from opus_socket.simulator.underlay import Underlay
+from opus_socket.simulator.underlay import Underlay, Way
 
 
 @define(eq=False)
@@ -25,7 +25,7 @@ class SimulatedServer:
     Attributes:
         number: its number in the network, below 0.
         contact: how members are told of it (`FinderSettings.servers`).
-        seen_as, in_group: see `Station`.
+        seen_as, ways, in_group: see `Station`.
     """
 
     number: int
@@ -33,6 +33,7 @@ class SimulatedServer:
     _seed: int
     contact: Contact = field(init=False)
     seen_as: Contact = field(init=False)
+    ways: dict[bytes, Way] = field(factory=dict, init=False)
     in_group: bool = field(default=False, init=False)
     _server: RendezvousServer | None = field(default=None, init=False)
     _lives: int = field(default=0, init=False)

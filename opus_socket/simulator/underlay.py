@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from attrs import define, field, frozen
 
@@ -23,8 +23,8 @@ from opus_socket.simulator.rules import AnyRule, Delay, Drop, Rule, RuleBook
 from opus_socket.simulator.schedule import Schedule
 from opus_socket.simulator.trace import Trace
 
-_MAX_KEPT = 1 << 18
-"""Delays and names that are kept at hand, each."""
+_MAX_WAYS = 1 << 12
+"""Ways that a station keeps at hand."""
 
 
 @frozen
@@ -47,6 +47,13 @@ class Traffic:
     measurement: int
 
 
+class Way(NamedTuple):
+    """From one station to another: who that is, and the base delay in seconds."""
+
+    station: Station
+    delay: float
+
+
 class Station(Protocol):
     """Whoever lives at an endpoint."""
 
@@ -54,6 +61,8 @@ class Station(Protocol):
     """Its number in the network: a member's, or one below 0 for a server."""
     seen_as: Contact
     """How others see what comes from it: its endpoint and index, and nothing else."""
+    ways: dict[bytes, Way]
+    """By a contact's wire bytes: who lives there, and how far away. Kept by the underlay."""
 
     @property
     def in_group(self) -> bool:
@@ -89,8 +98,6 @@ class Underlay:
     _faultless: bool = field(default=False, init=False)
     _sent: list[int] = field(factory=lambda: [0] * len(Kind), init=False)
     _stations: dict[Endpoint, Station] = field(factory=dict, init=False)
-    _names: dict[bytes, Station] = field(factory=dict, init=False)
-    _delays: dict[tuple[int, int], float] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._look_for_faults()
@@ -134,16 +141,14 @@ class Underlay:
         self._sent[kind] += 1
         now, trace, source = self.schedule.now, self.trace, sender.number
         digest = trace.digest(body)
-        receiver = self._names.get(to.wire) or self._find(to)
-        if receiver is None:
+        way = sender.ways.get(to.wire) or self._find(sender, to)
+        if way is None:
             trace.note(now, "send", source, to.endpoints[0], digest)
             trace.note(now, "drop", source, to.endpoints[0], digest)
             return
+        receiver, delay = way
         target = receiver.number
         trace.note(now, "send", source, target, digest)
-        delay = self._delays.get((source, target))
-        if delay is None:
-            delay = self._find_delay(source, target)
         arrival = (receiver, sender, kind, body, digest)
         if self._faultless:
             self.schedule.at(now + delay, self._arrive, arrival)
@@ -190,23 +195,17 @@ class Underlay:
         else:
             self.trace.note(self.schedule.now, "drop", sender.number, receiver.number, digest)
 
-    def _find(self, to: Contact) -> Station | None:
-        """Who lives at the first endpoint of a contact at which anybody does."""
+    def _find(self, sender: Station, to: Contact) -> Way | None:
+        """The way to the first endpoint of a contact at which anybody lives."""
         for endpoint in to.endpoints:
             station = self._stations.get(endpoint)
             if station is not None:
-                if len(self._names) >= _MAX_KEPT:
-                    self._names.clear()
-                self._names[to.wire] = station
-                return station
+                if len(sender.ways) >= _MAX_WAYS:
+                    sender.ways.clear()
+                delay = self.network.delay_ms(sender.number, station.number) / 1000
+                way = sender.ways[to.wire] = Way(station, delay)
+                return way
         return None
-
-    def _find_delay(self, a: int, b: int) -> float:
-        """Base delay of the way from one station to another, in seconds."""
-        if len(self._delays) >= _MAX_KEPT:
-            self._delays.clear()
-        delay = self._delays[a, b] = self.network.delay_ms(a, b) / 1000
-        return delay
 
     def _look_for_faults(self) -> None:
         self._faultless = self._quality == PERFECT and not len(self._rules)
