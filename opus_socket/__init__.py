@@ -9,7 +9,7 @@ driver holds machines. The rooms, from the bottom up:
   logging.
 - `adapters` and `driver`: Trio; what carries packets, and the host that runs machines.
 - `member`, `opening`: what a host knows of each socket; how a configuration becomes sockets.
-- `overlay_socket`, `overlay_host`, `subscription`: what applications hold.
+- `overlay_socket`, `overlay_host`, `subscription`, `pace`: what applications hold.
 - `rendezvous`: the server where members find each other.
 - `simulator`: the same machines on a virtual clock and a modelled network.
 - `cli`: the command `opus-socket`.
@@ -42,8 +42,9 @@ from opus_socket.errors import (
     OverlayError,
     RemoteProtocolError,
 )
+from opus_socket.member import SocketStatistics
 from opus_socket.overlay_host import OverlayHost, open_host, open_overlay_socket
-from opus_socket.overlay_socket import OverlaySocket, SocketStatistics
+from opus_socket.overlay_socket import OverlaySocket
 from opus_socket.subscription import EventSubscription
 
 __all__ = [

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from opus_socket.adapters.flow import FlowSettings, FlowStatistics, Output
 from opus_socket.adapters.inbox import Inbox
 from opus_socket.adapters.local import LocalLink
-from opus_socket.adapters.pool import TcpLink, TcpPort
-from opus_socket.adapters.udp import UdpLink, UdpPort
+from opus_socket.adapters.pool import TcpLink, TcpPort, TcpStatistics
+from opus_socket.adapters.udp import UdpLink, UdpPort, UdpStatistics
 from opus_socket.core.addresses import Contact, Endpoint
 from opus_socket.core.events import Event
-from opus_socket.core.overlay import OverlayCore
+from opus_socket.core.overlay import CoreStatistics, OverlayCore
 from opus_socket.errors import JoinError
 
 Link = TcpLink | UdpLink | LocalLink
@@ -92,3 +92,21 @@ class Member:
     def flows(self) -> tuple[FlowStatistics, ...]:
         """The figures of its receive buffer and of the links to its neighbors."""
         return tuple(output.statistics() for output in self.outputs())
+
+
+@frozen
+class SocketStatistics:
+    """Figures of an overlay socket.
+
+    Attributes:
+        core: of its machines; None before the first join.
+        flows: of its receive buffer and its links to neighbors.
+        events_lost: events that no subscription could hold.
+        udp, tcp: of the sockets of its endpoint, which others may share; None where it has none.
+    """
+
+    core: CoreStatistics | None
+    flows: tuple[FlowStatistics, ...]
+    events_lost: int
+    udp: UdpStatistics | None
+    tcp: TcpStatistics | None

@@ -21,47 +21,25 @@ from weakref import WeakSet
 
 import structlog
 import trio
-from attrs import define, field, frozen
+from attrs import define, field
 
-from opus_socket.adapters.flow import FlowStatistics, Intake, Output
+from opus_socket.adapters.flow import Intake, Output
 from opus_socket.adapters.inbox import Inbox
-from opus_socket.adapters.pool import TcpStatistics
-from opus_socket.adapters.udp import UdpStatistics
 from opus_socket.config import OverlayConfig
 from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.events import AddressChanged, ContactFailed, Event, Stable
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Mode
-from opus_socket.core.overlay import CoreEffects, CoreSettings, CoreStatistics, OverlayCore
+from opus_socket.core.overlay import CoreEffects, CoreSettings, OverlayCore
 from opus_socket.driver import Host
 from opus_socket.errors import JoinError, LocalProtocolError, NotJoinedError
-from opus_socket.member import Member, Port
+from opus_socket.member import Member, Port, SocketStatistics
 from opus_socket.opening import Meeting, flow_settings
+from opus_socket.pace import Pace
 from opus_socket.subscription import EventSubscription
-
-CALLS_BETWEEN_CHECKPOINTS = 64
-SECONDS_BETWEEN_CHECKPOINTS = 0.001
 
 _log = structlog.get_logger("opus_socket")
 Payload = bytes | bytearray | memoryview
-
-
-@frozen
-class SocketStatistics:
-    """Figures of an overlay socket.
-
-    Attributes:
-        core: of its machines; None before the first join.
-        flows: of its receive buffer and its links to neighbors.
-        events_lost: events that no subscription could hold.
-        udp, tcp: of the sockets of its endpoint, which others may share; None where it has none.
-    """
-
-    core: CoreStatistics | None
-    flows: tuple[FlowStatistics, ...]
-    events_lost: int
-    udp: UdpStatistics | None
-    tcp: TcpStatistics | None
 
 
 @define(eq=False)
@@ -95,8 +73,7 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
     _events_lost: int = field(default=0, init=False)
     _intake: Intake = field(init=False)
     _senders: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
-    _calls: int = field(default=0, init=False)
-    _last_checkpoint: float = field(default=0.0, init=False)
+    _pace: Pace = field(factory=Pace, init=False)
 
     def __attrs_post_init__(self) -> None:
         limit = self.config.socket.receive_buffer
@@ -173,6 +150,19 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
             subscription.close()
         if self._owns_port:
             self._host.close_port(self._port)
+
+    async def wait_stable(self) -> None:
+        """Wait until the node has found its place again; it may lose it while others come and go.
+
+        Raises:
+            NotJoinedError: before `join()` has returned, or when it leaves meanwhile.
+            trio.ClosedResourceError: the socket is closed.
+        """
+        self._check_joined()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        events = self.events()
+        while not self._check_joined().core.stable:
+            await anext(events, None)
 
     # Sending
 
@@ -265,7 +255,7 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         if maximum < 1:
             raise LocalProtocolError(f"receive_batch({maximum}): at least 1 is allowed")
         self._check_open()
-        await self._checkpoint()
+        await self._pace.checkpoint(self._host.now())
         while True:
             taken = self._inbox.take(maximum, self._host.now())
             if taken:
@@ -287,6 +277,11 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
             NotJoinedError: it has none before joining.
         """
         return self._check_joined().core.node.address
+
+    @property
+    def stable(self) -> bool:
+        """Whether the node has found its place; False before joining."""
+        return self._joined and self._member is not None and self._member.core.stable
 
     @property
     def contact(self) -> Contact:
@@ -392,7 +387,7 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         self, payloads: Sequence[Payload], mode: Mode, key: LogicalAddress | None
     ) -> None:
         self._check_joined()
-        await self._checkpoint()
+        await self._pace.checkpoint(self._host.now())
         while self._intake.blocked and self._joined and not self._closed:
             await self._senders.park()
         self._check_joined()
@@ -400,7 +395,7 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
 
     async def _send_next_to(self, neighbors: Sequence[LogicalAddress], payload: Payload) -> None:
         self._check_joined()
-        await self._checkpoint()
+        await self._pace.checkpoint(self._host.now())
         while self._intake.blocked and self._joined and not self._closed:
             await self._senders.park()
         self._check_joined()
@@ -423,18 +418,6 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         if blockers:
             self._intake.wait_for(blockers)
         self._host.flush_lone()
-
-    async def _checkpoint(self) -> None:
-        self._calls += 1
-        now = self._host.now()
-        if (
-            self._calls >= CALLS_BETWEEN_CHECKPOINTS
-            or now - self._last_checkpoint >= SECONDS_BETWEEN_CHECKPOINTS
-        ):
-            self._calls, self._last_checkpoint = 0, now
-            await trio.lowlevel.checkpoint()
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
 
     async def _wait_for_message(self) -> None:
         if self.config.socket.read_timeout:

@@ -82,6 +82,9 @@ class _Hosting:
                 for _ in range(1, self.members):
                     nursery.start_soon(self._live, await host.open_socket(config))
                 await self.all_joined.wait()
+                # Those who joined at the same time may still be settling among themselves.
+                for sock in self.joined:
+                    await sock.wait_stable()
                 self._report(trio.current_time() - began, as_json)
                 await trio.sleep(seconds)
                 nursery.cancel_scope.cancel()
