@@ -165,31 +165,31 @@ class DelaunayNode(Node):
 
     def start(self, now: float) -> Effects:
         """Begin to join; after a former stay, in a higher incarnation."""
-        if self.state not in (State.STOPPED, State.LEAVING):
+        if Change.START not in TRANSITIONS[self.state]:
             return ()
         if self._stays:
             old = self.contact
             self.contact = Contact(old.address, old.incarnation + 1, old.index, old.endpoints)
         self._stays += 1
-        self._begin(now)
+        self._begin(Change.START, now)
         return self._finish(now)
 
-    def _begin(self, now: float) -> None:
+    def _begin(self, change: Change, now: float) -> None:
         self._reset()
-        self._move(Change.START)
+        self._move(change)
         self._timers.set(Timer.BEAT, now + self._settings.heartbeat * self._rng.random())
         self._look_around(now)
 
     def leave(self, now: float) -> Effects:
         """Say goodbye to every neighbor, and for one heartbeat to whoever still says hello."""
-        if self.state in (State.STOPPED, State.LEAVING):
+        if Change.LEAVE not in TRANSITIONS[self.state]:
             return ()
-        goodbyes = self._end(now)
+        goodbyes = self._end()
         self._move(Change.LEAVE)
         self._timers.set(Timer.SILENCE, now + self._settings.heartbeat)
         return goodbyes
 
-    def _end(self, now: float) -> Effects:
+    def _end(self) -> Effects:
         """End the stay; returns the goodbyes."""
         self._upkeep.say_goodbye()
         goodbyes = self._upkeep.out
@@ -345,10 +345,9 @@ class DelaunayNode(Node):
         if self._joined and (own.incarnation, own.wire) < (holder.incarnation, holder.wire):
             self._upkeep.send(holder, Taken(own))
             return self._finish(now)
-        goodbyes = self._end(now)
+        goodbyes = self._end()
         if not is_drawn(self._settings.coordinates):
-            self._move(Change.LEAVE)
-            self._move(Change.SILENCE)
+            self._move(Change.REFUSAL)
             where = f"{holder.endpoints[0]}, index {holder.index}"
             error = AddressInUseError(
                 f"the coordinates {own.address} ({self._settings.coordinates}) are held by the "
@@ -356,7 +355,7 @@ class DelaunayNode(Node):
             )
             return [*goodbyes, Abort(error)]
         self.contact = own.at(choose_address(self._settings.coordinates, self._rng))
-        self._begin(now)
+        self._begin(Change.MOVE, now)
         return [*goodbyes, *self._finish(now)]
 
     def _inspect(self, now: float) -> None:

@@ -1,7 +1,8 @@
 """The states of a Delaunay node, and what changes them, as data.
 
-Its one rule: the state follows from the ring alone, never from a message. After each event the
-node compares itself with its neighbors, and the table below says where that leads.
+Its one rule: within the overlay the state follows from the ring alone. After each event the node
+compares itself with its neighbors, and the table below says where that leads. A change that the
+table lacks for a state is ignored there.
 
 A member is a *leader* when no neighbor has larger coordinates, compared by y first. When all
 stars agree with each other and a single member is a leader, the stars are the Delaunay
@@ -46,25 +47,25 @@ class Change(StrEnum):
     ALONE = "no neighbor"
     LEADS = "all neighbors smaller"
     FOLLOWS = "a larger neighbor"
+    MOVE = "draws another address"
+    REFUSAL = "its address is taken"
     LEAVE = "leave"
     SILENCE = "a heartbeat has passed"
 
 
-_OF_THE_RING = {
+_IN_THE_OVERLAY = {
     Change.ALONE: State.LEADER_ALONE,
     Change.LEADS: State.LEADER_WITH_NEIGHBOR,
     Change.FOLLOWS: State.NOT_LEADER,
+    Change.MOVE: State.LEADER_ALONE,
+    Change.REFUSAL: State.STOPPED,
     Change.LEAVE: State.LEAVING,
 }
 
 TRANSITIONS: dict[State, dict[Change, State]] = {
-    State.STOPPED: {Change.START: State.LEADER_ALONE, Change.LEAVE: State.STOPPED},
-    State.LEADER_ALONE: _OF_THE_RING,
-    State.LEADER_WITH_NEIGHBOR: _OF_THE_RING,
-    State.NOT_LEADER: _OF_THE_RING,
-    State.LEAVING: {
-        Change.START: State.LEADER_ALONE,
-        Change.LEAVE: State.LEAVING,
-        Change.SILENCE: State.STOPPED,
-    },
+    State.STOPPED: {Change.START: State.LEADER_ALONE},
+    State.LEADER_ALONE: _IN_THE_OVERLAY,
+    State.LEADER_WITH_NEIGHBOR: _IN_THE_OVERLAY,
+    State.NOT_LEADER: _IN_THE_OVERLAY,
+    State.LEAVING: {Change.START: State.LEADER_ALONE, Change.SILENCE: State.STOPPED},
 }

@@ -99,6 +99,11 @@ class Rendezvous:
         for known in (self.confirmed, self.admitted, self.queue):
             known.pop(number, None)
 
+    def merge(self, other: Rendezvous) -> None:
+        """Know everybody whom another one knows."""
+        self.confirmed |= other.confirmed
+        self.queue |= other.admitted | other.queue
+
     def admit(self) -> list[int]:
         """Who may join now and has to be told."""
         told = []
@@ -146,14 +151,14 @@ class World:
     sent: Counter[str] = field(factory=Counter)
     log: list[Sent] | None = None
     _rng: Random = field(init=False)
-    _rendezvous: Rendezvous = field(init=False)
+    _rendezvous: dict[int, Rendezvous] = field(init=False)
     _heap: list[tuple[float, int, Callable[[], None]]] = field(init=False, factory=list)
     _sequence: count[int] = field(init=False, factory=count)
     _at_endpoint: dict[Endpoint, Member] = field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self._rng = Random(self.seed)
-        self._rendezvous = Rendezvous(Random(self.seed))
+        self._rendezvous = {0: Rendezvous(Random(self.seed))}
 
     @property
     def alive(self) -> list[Member]:
@@ -210,8 +215,8 @@ class World:
                     assert isinstance(effect, Announce), "a node asks for nothing else"
         if member.node.stable and not member.confirmed:
             member.confirmed = True
-            self._rendezvous.confirm(member.number)
-            self._admit()
+            self._rendezvous[member.side].confirm(member.number)
+            self._admit(member.side)
         deadline = member.node.next_deadline
         if deadline < member.wake_at:
             member.wake_at = deadline
@@ -221,14 +226,29 @@ class World:
         """Members die without a word."""
         for member in members:
             member.alive = False
-            self._rendezvous.forget(member.number)
+            self._rendezvous[member.side].forget(member.number)
 
     def leave(self, members: Iterable[Member]) -> None:
         """Members say goodbye."""
         for member in members:
             self.perform(member, member.node.leave(self.now))
             member.alive, member.leaving = False, True
-            self._rendezvous.forget(member.number)
+            self._rendezvous[member.side].forget(member.number)
+
+    def part(self, members: Iterable[Member]) -> None:
+        """Cut these off from all the others, with a rendezvous of their own."""
+        self._rendezvous[1] = Rendezvous(self._rng)
+        for member in members:
+            member.side = 1
+            self._rendezvous[0].forget(member.number)
+            if member.confirmed:
+                self._rendezvous[1].confirm(member.number)
+
+    def heal(self) -> None:
+        """Undo the cut."""
+        for member in self.members:
+            member.side = 0
+        self._rendezvous[0].merge(self._rendezvous.pop(1))
 
     def pause(self, member: Member, seconds: float) -> None:
         """A member stands still, and hears nothing meanwhile."""
@@ -296,20 +316,23 @@ class World:
 
     def _ask(self, member: Member, role: Role) -> None:
         if self.rendezvous_up and member.alive:
-            self._rendezvous.ask(member.number, role)
-            if member.number in self._rendezvous.admitted:
-                self._tell(member.number)
-            self._admit()
+            rendezvous = self._rendezvous[member.side]
+            rendezvous.ask(member.number, role)
+            if member.number in rendezvous.admitted:
+                self._tell(member)
+            self._admit(member.side)
 
-    def _admit(self) -> None:
-        for number in self._rendezvous.admit():
-            self._tell(number)
+    def _admit(self, side: int) -> None:
+        for number in self._rendezvous[side].admit():
+            self._tell(self.members[number])
 
-    def _tell(self, number: int) -> None:
-        if self.members[number].confirmed:
-            self._rendezvous.admitted.pop(number, None)
-        found = [self.members[n].node.contact for n in self._rendezvous.sample() if n != number]
-        self._later(self.now + 0.05, partial(self._told, self.members[number], found))
+    def _tell(self, member: Member) -> None:
+        rendezvous = self._rendezvous[member.side]
+        if member.confirmed:
+            rendezvous.admitted.pop(member.number, None)
+        others = [self.members[number] for number in rendezvous.sample()]
+        found = [other.node.contact for other in others if other is not member]
+        self._later(self.now + 0.05, partial(self._told, member, found))
 
     def _told(self, member: Member, found: list[Contact]) -> None:
         if member.hears:

@@ -110,11 +110,9 @@ def test_faults_are_repaired(
             case "leave":
                 world.leave(some)
             case "cut":
-                for member in world.alive:
-                    member.side = rng.randrange(2)
+                world.part(rng.sample(world.alive, len(world.alive) // 2))
                 world.run(rng.choice([2.0, 5.0, 12.0]))
-                for member in world.members:
-                    member.side = 0
+                world.heal()
             case "pause":
                 for member in some:
                     world.pause(member, rng.choice([1.5, 3.0, 10.0]))
