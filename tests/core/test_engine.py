@@ -220,7 +220,7 @@ def compare(
             assert buffer == batch
 
 
-@settings(max_examples=6 * settings().max_examples)
+@settings(max_examples=max(300, settings().max_examples))
 @given(st.data(), st.sampled_from([0, 1, 1, 1, 3]), st.booleans())
 def test_engine_equals_its_slow_twin(data: st.DataObject, las: int, mutable: bool) -> None:
     """Whatever comes, in whatever pieces, the engine answers as if it took frame by frame."""
