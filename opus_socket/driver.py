@@ -19,6 +19,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import chain, count, islice
 
 import trio
@@ -175,7 +176,7 @@ class Host:
             self.perform(found, found.core.receive(kind, body, sender, self.now()))
 
     def frames(
-        self, route: Route, frames: memoryview, sender: Contact, blockers: list[Output]
+        self, route: Route, frames: memoryview, sender: Contact, blockers: list[Output] | None
     ) -> tuple[int, str | None]:
         """Overlay messages came: switch them."""
         member = self.members.get((route.tag, route.to_index))
@@ -243,9 +244,8 @@ class Host:
         overlay.pop(member.index, None)
         if not overlay:
             self._by_tag.pop(member.tag, None)
-        for link in member.links.values():
-            _drop_link(link)
-        member.links.clear()
+        for contact in list(member.links):
+            self._drop_link(member, contact)
 
     def perform(self, member: Member, effects: CoreEffects) -> None:
         """Do what a core asks for, then note its next deadline."""
@@ -259,7 +259,7 @@ class Host:
                         route = Route(member.tag, ANY_INDEX, member.index)
                         member.port.udp.send_to(member.group, route, kind, body)
                 case Forward(dispatch=dispatch):
-                    self.forward(member, dispatch, [])
+                    self.forward(member, dispatch, None)
                 case Emit(event=event):
                     self._tell(member, event)
                 case Abort(error=error):
@@ -271,29 +271,31 @@ class Host:
             member.scheduled = when
             self.call_at(when, lambda: self._wake_member(member, when))
 
-    def forward(self, member: Member, dispatch: Dispatch, blockers: list[Output]) -> None:
+    def forward(self, member: Member, dispatch: Dispatch, blockers: list[Output] | None) -> None:
         """Write a dispatch's outputs to neighbors and hand what it delivers to the application.
 
         Args:
             member: whose core dispatched.
             dispatch: what came of a batch.
-            blockers: outputs that are closed now are added to it.
+            blockers: outputs that are closed now are added to it. None when whoever feeds them
+                cannot wait: then a closed output takes nothing.
         """
         for sent in dispatch.outputs:
             link = member.links.get(sent.contact) or self._make_link(member, sent.contact)
+            if blockers is None and link.output.closed:
+                link.output.lose(sent.frames, "overflow")
+                continue
             link.push(sent.pieces, sent.size, sent.frames)
-            if link.output.closed:
+            if blockers is not None and link.output.closed:
                 blockers.append(link.output)
-                self._look_soon()
-            elif link.output.dropped != link.output.reported:
-                self._look_soon()
         if dispatch.delivered:
-            member.inbox.push(dispatch.delivered, self.now())
-            if member.inbox.output.closed:
-                blockers.append(member.inbox.output)
-                self._look_soon()
-            elif member.inbox.output.dropped != member.inbox.output.reported:
-                self._look_soon()
+            output = member.inbox.output
+            if blockers is None and output.closed:
+                output.lose(len(dispatch.delivered), "overflow")
+            else:
+                member.inbox.push(dispatch.delivered, self.now())
+                if blockers is not None and output.closed:
+                    blockers.append(output)
         for event in dispatch.events:
             self._tell(member, event)
         if dispatch.for_services:
@@ -326,19 +328,21 @@ class Host:
                 port.tcp.finish()
 
     def close(self) -> None:
-        """Close every socket at once."""
+        """Close every socket at once, and end the loop."""
         self._closed = True
         for port in list(self._ports.values()):
             self.close_port(port)
-        for group in self._groups:
+        groups, self._groups = self._groups, []
+        for group in groups:
             group.close()
-        self.poller.close()
 
-    def lost(self, place: Place, reason: str) -> None:
+    def lost(self, local: Endpoint, place: Place, reason: str) -> None:
         """A connection has failed: tell the members that used it."""
         now = self.now()
         endpoint = Endpoint(*place)
         for member in list(self.members.values()):
+            if member.port.endpoint != local:
+                continue
             for contact in list(member.core.neighbors.values()):
                 if any(known[:2] == place for known in contact.endpoints):
                     self._tell(member, ContactFailed(endpoint, reason))
@@ -377,7 +381,7 @@ class Host:
             self.wake()
 
     def _make_link(self, member: Member, contact: Contact) -> Link:
-        output = Output(contact.address, member.flow)
+        output = Output(contact.address, member.flow, self.look_soon)
         route = Route(member.tag, contact.index, member.index)
         link: Link
         if member.local_handover and contact.endpoints[0][:2] in self._ports:
@@ -418,12 +422,20 @@ class Host:
 
     def _tell(self, member: Member, event: Event) -> None:
         if isinstance(event, NeighborRemoved):
-            link = member.links.pop(event.contact, None)
-            if link is not None:
-                _drop_link(link)
+            self._drop_link(member, event.contact)
         member.publish(event)
 
-    def _look_soon(self) -> None:
+    def _drop_link(self, member: Member, contact: Contact) -> None:
+        """The neighbor is none any more. What is queued for it still goes, and nobody waits."""
+        link = member.links.pop(contact, None)
+        if link is not None:
+            _report(member, link.output)
+            # Nobody looks at it from time to time from now on.
+            link.output.attend = partial(_report, member, link.output)
+            link.output.open()
+            link.close()
+
+    def look_soon(self) -> None:
         """Look for stalled outputs and unreported losses in a while."""
         if not self._looking:
             self._looking = True
@@ -436,18 +448,18 @@ class Host:
             for output in member.outputs():
                 if output.queued and output.overdue(now):
                     link = next((k for k in member.links.values() if k.output is output), None)
-                    if isinstance(link, TcpLink):
+                    if link is not None:
                         link.evict()
-                lost = output.unreported()
-                if lost:
-                    member.publish(MessagesDropped(lost, output.reason, output.neighbor))
-                if output.closed or output.stalled:
-                    self._look_soon()
+                _report(member, output)
+                if output.needs_look:
+                    self.look_soon()
 
 
-def _drop_link(link: Link) -> None:
-    link.output.give_up()
-    link.close()
+def _report(member: Member, output: Output) -> None:
+    """Tell the application what an output has lost since it was last told."""
+    lost = output.unreported()
+    if lost:
+        member.publish(MessagesDropped(lost, output.reason, output.neighbor))
 
 
 def _is(member: Member, sender: Contact) -> bool:

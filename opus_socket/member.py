@@ -23,6 +23,10 @@ from opus_socket.errors import JoinError
 Link = TcpLink | UdpLink | LocalLink
 
 
+def tell_nobody(news: object) -> None:
+    """Before it joins and when it has left, a member has nobody to tell."""
+
+
 @define(eq=False)
 class Port:
     """What one endpoint of this process has: a UDP socket, a listener, or both.
@@ -57,9 +61,9 @@ class Member:
         flow: the limits of its links.
         local_handover: whether neighbors in this process are fed without a socket.
         inbox: what the application has not yet read.
-        publish: called with every event.
-        aborted: called when the join cannot succeed.
         place: where it is, as those see it who get messages from it.
+        publish: called with every event.
+        aborted: called when the overlay refuses this member.
         scheduled: the deadline for which a timer is set.
         leaving: whether it only lingers to say goodbye, until its core has no deadline.
         links: the ways to its neighbors.
@@ -73,9 +77,9 @@ class Member:
     maximum_packet: int
     group: tuple[str, int] | None
     inbox: Inbox
-    publish: Callable[[Event], None]
-    aborted: Callable[[JoinError], None]
     place: Contact
+    publish: Callable[[Event], None] = tell_nobody
+    aborted: Callable[[JoinError], None] = tell_nobody
     scheduled: float = float("inf")
     leaving: bool = False
     links: dict[Contact, Link] = field(factory=dict)

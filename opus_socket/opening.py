@@ -14,6 +14,7 @@ import trio
 from attrs import frozen
 
 from opus_socket.adapters.flow import FlowSettings, Overflow
+from opus_socket.adapters.inbox import Inbox
 from opus_socket.adapters.pool import TcpPort, listen
 from opus_socket.adapters.udp import UdpPort, bind, join_group, send_to_group_from
 from opus_socket.config import OverlayConfig, parse_host_port
@@ -21,10 +22,10 @@ from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint, OverlayID, 
 from opus_socket.core.contacts import FinderSettings
 from opus_socket.core.engine import EngineSettings
 from opus_socket.core.key_attributes import KeyAttributes
-from opus_socket.core.overlay import CoreSettings
+from opus_socket.core.overlay import CoreSettings, OverlayCore
 from opus_socket.driver import Host
 from opus_socket.errors import ConfigurationError
-from opus_socket.member import Port
+from opus_socket.member import Member, Port
 from opus_socket.registry import protocol
 
 _PORT_TRIES = 32
@@ -118,6 +119,28 @@ def flow_settings(config: OverlayConfig, limit: int) -> FlowSettings:
         Overflow(config.socket.overflow),
         config.socket.stall_timeout,
         config.socket.evict_timeout,
+    )
+
+
+def make_member(
+    config: OverlayConfig,
+    meeting: Meeting,
+    port: Port,
+    core: OverlayCore,
+    place: Contact,
+    inbox: Inbox,
+) -> Member:
+    """The driver's side of a core, with the limits of the configuration."""
+    return Member(
+        core=core,
+        tag=core.settings.overlay_id.tag,
+        port=port,
+        flow=flow_settings(config, config.socket.send_buffer),
+        local_handover=config.socket.local_handover,
+        maximum_packet=config.socket_adapter.maximum_packet_length,
+        group=meeting.group,
+        inbox=inbox,
+        place=place,
     )
 
 

@@ -7,9 +7,11 @@ the block as it is; a crash of the background is raised as `OverlayError` from i
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import count
 from random import Random
+from weakref import WeakValueDictionary
 
 import trio
 from attrs import define, field
@@ -29,10 +31,14 @@ class OverlayHost:
     """One I/O loop for many overlay sockets of a process. Made by `open_host`."""
 
     _host: Host
-    _ports: dict[tuple[object, ...], tuple[Port, Meeting]] = field(factory=dict, init=False)
+    _ports: dict[tuple[object, ...], Port] = field(factory=dict, init=False)
     _meetings: dict[object, Meeting] = field(factory=dict, init=False)
-    _sockets: list[OverlaySocket] = field(factory=list, init=False)
+    _sockets: WeakValueDictionary[int, OverlaySocket] = field(
+        factory=WeakValueDictionary, init=False
+    )
+    _opened: Iterator[int] = field(factory=count, init=False)
     _opening: trio.Lock = field(factory=trio.Lock, init=False)
+    _closed: bool = field(default=False, init=False)
 
     async def open_socket(
         self, config: OverlayConfig, *, rng: Random | None = None
@@ -48,21 +54,23 @@ class OverlayHost:
 
         Raises:
             ConfigurationError: an address cannot be listened at, or a name does not resolve.
+            trio.ClosedResourceError: the host is closed.
         """
         settings_key = (config.rendezvous, config.node_adapter, config.socket_adapter.kind)
+        own = config.node_adapter.socket_per_node
         async with self._opening:
+            self._check_open()
             meeting = self._meetings.get(settings_key)
             if meeting is None:
-                meeting = self._meetings[settings_key] = await find_meeting(config)
+                meeting = await find_meeting(config)
+                self._check_open()
                 await open_group(self._host, config, meeting)
-            own = config.node_adapter.socket_per_node
-            shared = None if own else self._ports.get(settings_key)
-            if shared is None:
+                self._meetings[settings_key] = meeting
+            port = None if own else self._ports.get(settings_key)
+            if port is None:
                 port = await open_port(self._host, config, meeting)
                 if not own:
-                    self._ports[settings_key] = (port, meeting)
-            else:
-                port = shared[0]
+                    self._ports[settings_key] = port
         sock = OverlaySocket(
             config,
             self._host,
@@ -72,7 +80,7 @@ class OverlayHost:
             own,
             rng or Random(secrets.randbits(128)),
         )
-        self._sockets.append(sock)
+        self._sockets[next(self._opened)] = sock
         return sock
 
     def statistics(self) -> HostStatistics:
@@ -81,20 +89,27 @@ class OverlayHost:
 
     async def aclose(self) -> None:
         """Let every socket leave, and end the connections when their queues are written."""
-        async with trio.open_nursery() as nursery:
-            for sock in self._sockets:
-                nursery.start_soon(sock.leave)
-        self._host.finish()
-        with trio.move_on_after(CLOSE_TIMEOUT):
-            while not self._host.quiet:
-                await self._host.wait_turn()
-        self.close()
+        try:
+            async with trio.open_nursery() as nursery:
+                for sock in list(self._sockets.values()):
+                    nursery.start_soon(sock.leave)
+            self._host.finish()
+            with trio.move_on_after(CLOSE_TIMEOUT):
+                while not self._host.quiet:
+                    await self._host.wait_turn()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Close everything at once."""
-        for sock in self._sockets:
+        self._closed = True
+        for sock in list(self._sockets.values()):
             sock.close()
         self._host.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this host is closed; open another one")
 
 
 @asynccontextmanager
@@ -107,7 +122,7 @@ async def open_host() -> AsyncIterator[OverlayHost]:
         OverlayError: a background task crashed; the cause is chained.
     """
     overlay_host = OverlayHost(host := Host())
-    crash: BaseException | None = None
+    crash: Exception | None = None
     raised: BaseException | None = None
     async with trio.open_nursery() as nursery:
 
@@ -127,10 +142,15 @@ async def open_host() -> AsyncIterator[OverlayHost]:
         except BaseException as error:  # noqa: BLE001
             # Raised again outside of the nursery, which would wrap it in a group.
             raised = error
-        overlay_host.close()
         nursery.cancel_scope.cancel()
-    if crash is not None:
-        raise OverlayError(f"the overlay's background task crashed: {crash!r}") from crash
+        # A cancellation from outside has been seen by the body, or is none of its business.
+        nursery.cancel_scope.shield = True
+    try:
+        overlay_host.close()
+        host.poller.close()
+    finally:
+        if crash is not None:
+            raise OverlayError(f"the overlay's background task crashed: {crash!r}") from crash
     if raised is not None:
         raise raised
 

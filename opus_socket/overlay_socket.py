@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from weakref import WeakSet
 
@@ -23,6 +23,7 @@ import structlog
 import trio
 from attrs import define, field
 
+from opus_socket._arguments import Payload, check_address, check_payloads
 from opus_socket.adapters.flow import Intake, Output
 from opus_socket.adapters.inbox import Inbox
 from opus_socket.config import OverlayConfig
@@ -30,16 +31,15 @@ from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.events import AddressChanged, ContactFailed, Event, Stable
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Mode
-from opus_socket.core.overlay import CoreEffects, CoreSettings, OverlayCore
+from opus_socket.core.overlay import CoreSettings, OverlayCore
 from opus_socket.driver import Host
 from opus_socket.errors import JoinError, LocalProtocolError, NotJoinedError
-from opus_socket.member import Member, Port, SocketStatistics
-from opus_socket.opening import Meeting, flow_settings
+from opus_socket.member import Member, Port, SocketStatistics, tell_nobody
+from opus_socket.opening import Meeting, flow_settings, make_member
 from opus_socket.pace import Pace
 from opus_socket.subscription import EventSubscription
 
 _log = structlog.get_logger("opus_socket")
-Payload = bytes | bytearray | memoryview
 
 
 @define(eq=False)
@@ -72,13 +72,13 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
     _subscriptions: WeakSet[EventSubscription] = field(factory=WeakSet, init=False)
     _events_lost: int = field(default=0, init=False)
     _intake: Intake = field(init=False)
+    _news: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
     _senders: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
     _pace: Pace = field(factory=Pace, init=False)
 
     def __attrs_post_init__(self) -> None:
-        limit = self.config.socket.receive_buffer
-        self._inbox = Inbox(Output(None, flow_settings(self.config, limit)))
-        self._intake = Intake(self._let_senders_go_on)
+        self._inbox = self._make_inbox(self.config.socket.receive_buffer)
+        self._intake = Intake(lambda: self._senders.unpark_all())
 
     # Life
 
@@ -92,6 +92,7 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
             JoinError: the overlay refuses this member for what waiting cannot mend.
             AddressInUseError: another member holds the fixed or named logical address.
             LocalProtocolError: the socket has joined already, or is joining.
+            NotJoinedError: another task called `leave()` meanwhile.
             trio.ClosedResourceError: the socket is closed.
         """
         self._check_open()
@@ -103,6 +104,9 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         member = self._begin()
         try:
             await self._settled.wait()
+            self._check_open()
+            if self._member is not member:
+                raise NotJoinedError("leave() was called before join() returned")
             if self._join_error is not None:
                 raise self._join_error
         except BaseException:
@@ -160,9 +164,8 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         """
         self._check_joined()
         await trio.lowlevel.checkpoint_if_cancelled()
-        events = self.events()
         while not self._check_joined().core.stable:
-            await anext(events, None)
+            await self._news.park()
 
     # Sending
 
@@ -220,17 +223,25 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         await self._send((payload,), Mode.ANYCAST, self._check_address(key))
 
     async def send_to_neighbors(self, payload: Payload) -> None:
-        """Send to each neighbor, and no further."""
-        await self._send_next_to(self.neighbors, payload)
+        """Send to each neighbor, and no further. Errors as `send_to_all`."""
+        await self._send_next_to(lambda: self.neighbors, payload)
 
     async def send_to_parent(self, root: LogicalAddress, payload: Payload) -> None:
-        """Send to the parent in the tree of a root, and no further; nobody at the root itself."""
-        parent = self.parent(root)
-        await self._send_next_to(() if parent is None else (parent,), payload)
+        """Send to the parent in the tree of a root, and no further; nobody at the root itself.
+        Errors as `send`.
+        """
+        root = self._check_address(root)
+
+        def parents() -> Sequence[LogicalAddress]:
+            parent = self.parent(root)
+            return () if parent is None else (parent,)
+
+        await self._send_next_to(parents, payload)
 
     async def send_to_children(self, root: LogicalAddress, payload: Payload) -> None:
-        """Send to each child in the tree of a root, and no further."""
-        await self._send_next_to(self.children(root), payload)
+        """Send to each child in the tree of a root, and no further. Errors as `send`."""
+        root = self._check_address(root)
+        await self._send_next_to(lambda: self.children(root), payload)
 
     # Receiving
 
@@ -328,7 +339,7 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
             NotJoinedError: before joining.
         """
         member = self._check_joined()
-        self._perform(member, member.core.set(name, value, self._host.now()))
+        self._host.perform(member, member.core.set(name, value, self._host.now()))
 
     # Inside
 
@@ -340,34 +351,30 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         self._settled, self._join_error = trio.Event(), None
         self._inbox.closed = False
         self._core = core
-        self._member = member = Member(
-            core=core,
-            tag=self._settings.overlay_id.tag,
-            port=self._port,
-            flow=flow_settings(self.config, self.config.socket.send_buffer),
-            local_handover=self.config.socket.local_handover,
-            maximum_packet=self.config.socket_adapter.maximum_packet_length,
-            group=self._meeting.group,
-            inbox=self._inbox,
-            publish=self._publish,
-            aborted=self._abort,
-            place=Contact(None, 0, index, (self._port.endpoint,)),
+        place = Contact(None, 0, index, (self._port.endpoint,))
+        self._member = member = make_member(
+            self.config, self._meeting, self._port, core, place, self._inbox
         )
+        member.publish, member.aborted = self._publish, self._abort
         self._host.admit(member)
-        self._perform(member, core.join(self._host.now()))
+        self._host.perform(member, core.join(self._host.now()))
         return member
 
     def _stop(self, member: Member) -> None:
         """Say goodbye; the core lingers in the host until it has nothing left to do."""
         self._member, self._joined = None, False
         member.leaving = True
-        member.publish = _publish_nothing
-        self._perform(member, member.core.leave(self._host.now()))
+        member.publish, member.aborted = tell_nobody, tell_nobody
+        member.inbox = self._make_inbox(0)
+        self._host.perform(member, member.core.leave(self._host.now()))
         self._host.flush()
-        member.inbox = Inbox(Output(None, flow_settings(self.config, 0)))
         if member.core.next_deadline == float("inf"):
             self._host.dismiss(member)
         self._inbox.close()
+        # Nobody looks after its bounds any more, so nobody may wait for it.
+        self._inbox.output.open()
+        self._settled.set()
+        self._news.unpark_all()
         self._senders.unpark_all()
 
     async def _drain(self, member: Member) -> None:
@@ -376,7 +383,6 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         left = sum(link.output.queued for link in member.links.values())
         deadline = self._host.now() + timeout
         while left and self._host.now() < deadline:
-            self._host.wake()
             with trio.move_on_at(deadline):
                 await self._host.wait_turn()
             now_left = sum(link.output.queued for link in member.links.values())
@@ -386,21 +392,22 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
     async def _send(
         self, payloads: Sequence[Payload], mode: Mode, key: LogicalAddress | None
     ) -> None:
-        self._check_joined()
-        await self._pace.checkpoint(self._host.now())
-        while self._intake.blocked and self._joined and not self._closed:
-            await self._senders.park()
-        self._check_joined()
+        await self._wait_to_send()
         self._commit(payloads, mode, key, None)
 
-    async def _send_next_to(self, neighbors: Sequence[LogicalAddress], payload: Payload) -> None:
+    async def _send_next_to(
+        self, choose: Callable[[], Sequence[LogicalAddress]], payload: Payload
+    ) -> None:
+        await self._wait_to_send()
+        for neighbor in choose():
+            self._commit((payload,), Mode.UNICAST, neighbor, 1)
+
+    async def _wait_to_send(self) -> None:
         self._check_joined()
         await self._pace.checkpoint(self._host.now())
-        while self._intake.blocked and self._joined and not self._closed:
+        while self._intake.blocked and self._joined:
             await self._senders.park()
         self._check_joined()
-        for neighbor in neighbors:
-            self._commit((payload,), Mode.UNICAST, neighbor, 1)
 
     def _commit(
         self,
@@ -410,8 +417,7 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         hop_limit: int | None,
     ) -> None:
         member = self._check_joined()
-        owned = [p if type(p) is bytes else _own(p) for p in payloads]
-        now = self._host.now()
+        owned, now = check_payloads(payloads), self._host.now()
         dispatch = member.core.originate(owned, mode, key, now, hop_limit=hop_limit)
         blockers: list[Output] = []
         self._host.forward(member, dispatch, blockers)
@@ -426,15 +432,10 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         else:
             await self._inbox.wait()
 
-    def _let_senders_go_on(self) -> None:
-        self._senders.unpark_all()
-
-    def _perform(self, member: Member, effects: CoreEffects) -> None:
-        self._host.perform(member, effects)
-
     def _publish(self, event: Event) -> None:
         if isinstance(event, Stable):
             self._settled.set()
+            self._news.unpark_all()
         elif isinstance(event, ContactFailed):
             _log.warning(
                 "cannot reach a contact; trying again",
@@ -452,6 +453,12 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
     def _abort(self, error: JoinError) -> None:
         self._join_error = error
         self._settled.set()
+        if self._joined and self._member is not None:
+            _log.error("the overlay refuses this member", error=str(error))
+            self._stop(self._member)
+
+    def _make_inbox(self, limit: int) -> Inbox:
+        return Inbox(Output(None, flow_settings(self.config, limit), self._host.look_soon))
 
     def _check_open(self) -> None:
         if self._closed:
@@ -460,26 +467,10 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
     def _check_joined(self) -> Member:
         self._check_open()
         if not self._joined or self._member is None:
-            raise NotJoinedError("this needs membership; await join() first")
+            if self._join_error is None:
+                raise NotJoinedError("this needs membership; await join() first")
+            raise NotJoinedError("the overlay refused this member") from self._join_error
         return self._member
 
     def _check_address(self, address: LogicalAddress) -> LogicalAddress:
-        las = self._settings.spec.las
-        if not isinstance(address, LogicalAddress):
-            address = LogicalAddress(address)
-        if address.las != las:
-            raise LocalProtocolError(
-                f"{address} has {address.las + 1} words; "
-                f"addresses of {self._settings.spec.name} have {las + 1}"
-            )
-        return address
-
-
-def _own(payload: Payload) -> bytes:
-    if not isinstance(payload, (bytes, bytearray, memoryview)):
-        raise TypeError(f"a payload is bytes, not {type(payload).__name__}")
-    return bytes(payload)
-
-
-def _publish_nothing(event: Event) -> None:
-    """A member that has left has nobody to tell."""
+        return check_address(self._settings.spec, address)

@@ -8,7 +8,9 @@ loop: they never wait, they are called when their sockets are ready.
 - `poller`: which sockets are ready, as one thing to wait for.
 - `flow`: bounded outputs, their gates and what happens when they are full.
 - `udp`: datagrams, the multicast group, and overlay messages over UDP.
-- `tcp`, `pool`: connections with their records, and the one connection of each pair of endpoints.
+- `tcp`, `records`: a connection, and what is read from it.
+- `pool`: the one connection of each pair of endpoints.
+- `inbox`: what waits for the application.
 - `local`: hand-over between members of one process.
 - `seal`: what protects bytes on their way.
 """

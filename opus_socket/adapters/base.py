@@ -7,14 +7,15 @@ cannot go is counted, and the machines above repeat what must not get lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from opus_socket.adapters.flow import Output
 from opus_socket.adapters.poller import Poller
-from opus_socket.core.addresses import Contact, Endpoint
+from opus_socket.core.addresses import Contact
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
+from opus_socket.core.message import version_and_size
 
 READ_SIZE = 1 << 16
 """Bytes of one read."""
@@ -61,7 +62,7 @@ class Switchboard(Protocol):
         """A protocol, rendezvous or measurement message came."""
 
     def frames(
-        self, route: Route, frames: memoryview, sender: Contact, blockers: list[Output]
+        self, route: Route, frames: memoryview, sender: Contact, blockers: list[Output] | None
     ) -> tuple[int, str | None]:
         """Overlay messages came.
 
@@ -69,7 +70,8 @@ class Switchboard(Protocol):
             route: whom they are for and from.
             frames: zero or more whole frames and perhaps a part of one; writable.
             sender: where they came from.
-            blockers: outputs that are closed now are added to it.
+            blockers: outputs that are closed now are added to it. None when whoever feeds them
+                cannot wait: then a closed output takes nothing.
 
         Returns:
             the bytes of whole frames that were handled, and what was wrong with the next one.
@@ -98,13 +100,25 @@ class Link(Protocol):
         next read.
         """
 
+    def evict(self) -> None:
+        """Give up what is queued: the neighbor has taken nothing for too long."""
+
     def close(self) -> None:
         """The neighbor is none any more."""
 
 
-def choose_endpoint(contact: Contact, use: int, family_v6: bool | None) -> Endpoint | None:
-    """The contact's first endpoint for UDP or TCP in an address family (None: any)."""
-    for endpoint in contact.endpoints:
-        if endpoint.use in (0, use) and (family_v6 is None or (":" in endpoint.host) == family_v6):
-            return endpoint
-    return None
+def split_frames(data: memoryview, maximum: int) -> Iterator[tuple[memoryview, int]]:
+    """Whole frames in parts of at most `maximum` bytes, each with the number of its frames.
+
+    A frame that is longer by itself is a part of its own.
+    """
+    start = end = frames = 0
+    while end < len(data):
+        _, length = version_and_size(data, end)
+        if frames and end + length - start > maximum:
+            yield data[start:end], frames
+            start, frames = end, 0
+        end += length
+        frames += 1
+    if frames:
+        yield data[start:end], frames

@@ -9,9 +9,11 @@ policy acts:
   that takes no byte for `stall_timeout` drops its newest messages instead, until it has drained to
   half: trees of different roots share links, and without that bound they would wait in a circle.
 - *drop*: what does not fit is dropped at once.
-- *evict*: the same, and an output that takes no byte for `evict_timeout` is given up.
+- *evict*: the same, and an output that is full and takes no byte for `evict_timeout` is given up.
 
-What is dropped is counted and reported.
+A feeder learns that an output is closed by what it has just put in, so an output holds its limit
+and one read of each of its feeders at most. Feeders that cannot wait (datagrams, services) find a
+closed output full. What is dropped is counted and reported.
 """
 
 from __future__ import annotations
@@ -75,6 +77,7 @@ class Output:
     Attributes:
         neighbor: whose it is; None for the application's receive buffer.
         settings: its limits.
+        attend: called when it begins to need somebody who looks at it from time to time.
         queued: bytes that it holds now.
         closed: whether its feeders have to wait.
         stalled: whether it drops what comes until it has drained to half.
@@ -82,6 +85,7 @@ class Output:
 
     neighbor: LogicalAddress | None
     settings: FlowSettings
+    attend: Callable[[], None]
     queued: int = 0
     closed: bool = False
     taken: int = 0
@@ -103,35 +107,34 @@ class Output:
             self._progress = now
         self.queued += size
         self.taken += messages
-        if self.queued >= self.settings.limit and self.settings.overflow is Overflow.BLOCK:
-            self.closed = True
+        if self.queued >= self.settings.limit and not self.closed:
+            self.closed = self.settings.overflow is Overflow.BLOCK
+            self.attend()
         return True
 
     def release(self, size: int, now: float) -> None:
-        """So many bytes went out."""
+        """So many bytes went out, or will never do."""
         self.queued -= size
         self._progress = now
         if self.queued * 2 <= self.settings.limit and (self.closed or self.stalled):
             self.stalled = False
-            self._open()
+            self.open()
 
     def lose(self, messages: int, reason: str) -> None:
         """Count messages that went no further."""
-        self.dropped += messages
-        self.reason = reason
-
-    def abandon(self, messages: int, reason: str) -> None:
-        """What it held is gone; nobody waits for it any more."""
-        self.queued = 0
-        self.stalled = False
         if messages:
-            self.lose(messages, reason)
-        self._open()
+            reported = self.dropped == self.reported
+            self.dropped += messages
+            self.reason = reason
+            if reported:
+                self.attend()
 
-    def give_up(self) -> None:
-        """Nobody looks after it any more: whoever waits goes on, and what comes is dropped."""
-        self.stalled = True
-        self._open()
+    def open(self) -> None:
+        """Whoever waits goes on; also said of an output that nobody looks after any more."""
+        self.closed = False
+        waiting, self._waiting = self._waiting, []
+        for resume in waiting:
+            resume()
 
     def when_open(self, resume: Callable[[], None]) -> None:
         """Call `resume` once, as soon as the output is not closed."""
@@ -144,12 +147,13 @@ class Output:
         idle = now - self._progress
         if self.closed and idle >= self.settings.stall_timeout:
             self.stalled = True
-            self._open()
-        return (
-            self.settings.overflow is Overflow.EVICT
-            and self.queued >= self.settings.limit
-            and idle >= self.settings.evict_timeout
-        )
+            self.open()
+        return self._evicts and idle >= self.settings.evict_timeout
+
+    @property
+    def needs_look(self) -> bool:
+        """Whether something about it depends on the time that passes, or is not yet reported."""
+        return self.closed or self.stalled or self._evicts or self.dropped != self.reported
 
     def unreported(self) -> int:
         """Messages lost since this was last asked."""
@@ -160,11 +164,9 @@ class Output:
         """Figures so far."""
         return FlowStatistics(self.neighbor, self.queued, self.taken, self.dropped, self.discarded)
 
-    def _open(self) -> None:
-        self.closed = False
-        waiting, self._waiting = self._waiting, []
-        for resume in waiting:
-            resume()
+    @property
+    def _evicts(self) -> bool:
+        return self.settings.overflow is Overflow.EVICT and self.queued >= self.settings.limit
 
 
 @define(eq=False)
@@ -175,7 +177,7 @@ class Intake:
         resume: called when none of the outputs that it waits for is closed any more.
     """
 
-    _resume: Callable[[], None]
+    _resume: Callable[[], object]
     _blockers: int = 0
 
     @property

@@ -34,7 +34,7 @@ class LocalLink:
     sender: Contact
     output: Output
     runnable: Callable[[LocalLink], None]
-    _queue: deque[bytes] = field(factory=deque, init=False)
+    _queue: deque[tuple[bytes, int]] = field(factory=deque, init=False)
     _intake: Intake = field(init=False)
     _listed: bool = field(default=False, init=False)
 
@@ -44,19 +44,26 @@ class LocalLink:
     def push(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
         """Queue whole frames, or drop and count them."""
         if self.output.admit(size, frames, self.host.now()):
-            self._queue.append(b"".join(pieces))
+            self._queue.append((b"".join(pieces), frames))
             self._list()
 
     def run(self) -> None:
         """Hand over what is queued, as long as the receiving member can take it."""
         self._listed = False
         while self._queue and not self._intake.blocked:
-            data = self._queue.popleft()
+            data, _ = self._queue.popleft()
             blockers: list[Output] = []
             self.host.frames(self.route, memoryview(data), self.sender, blockers)
             self.output.release(len(data), self.host.now())
             if blockers:
                 self._intake.wait_for(blockers)
+
+    def evict(self) -> None:
+        """Give up what is queued: the neighbor has taken nothing for too long."""
+        queue, self._queue = self._queue, deque()
+        for data, frames in queue:
+            self.output.release(len(data), self.host.now())
+            self.output.lose(frames, "evicted")
 
     def close(self) -> None:
         """What is queued still arrives."""

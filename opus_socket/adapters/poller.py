@@ -61,6 +61,10 @@ class Poller:
         """What is ready now."""
         return [(key.data, mask) for key, mask in self._selector.select(0)]
 
+    def fileno(self) -> int:
+        """The descriptor that is readable when something is ready."""
+        return self._descriptor
+
     async def wait(self) -> None:
         """Wait until something is ready."""
         await trio.lowlevel.wait_readable(self._descriptor)

@@ -1,33 +1,54 @@
 """The connections of one endpoint: one for each other endpoint, whoever opened it.
 
 Its one rule: of two connections that cross, the one opened by the smaller endpoint stays. The
-other is retired: its opener writes out what it had queued there and then uses the one that
-stays, which the other side does not read before the retired one has ended, so that no message
-overtakes another.
+larger endpoint retires its own: it writes out what it had queued there and ends it, and writes
+data on the one that stays when the other end has read all of that, so that no message overtakes
+another. A connection that is not yet established gives way to one that brings an introduction.
+
+A contact's endpoints are dialed in order, a little apart, until one of them answers. What was
+queued meanwhile goes where it answers.
 """
 
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from attrs import define, field, frozen
 
 from opus_socket.adapters.base import Route, Switchboard
 from opus_socket.adapters.flow import Output
 from opus_socket.adapters.poller import READ
-from opus_socket.adapters.tcp import Connection
+from opus_socket.adapters.tcp import Connection, tune
 from opus_socket.core.addresses import Contact, Endpoint, Use
 from opus_socket.core.dispatch import Piece
 
 ACCEPTS_PER_WAKE = 64
-MAX_CONNECTIONS = 4096
-DIAL_TIMEOUT = 5.0
-OPEN_TIMEOUT = 10.0
-RETRY_AFTER = 0.5
+_MAX_FAILURES = 4096
 
 Place = tuple[str, int]
+
+
+@frozen
+class PoolSettings:
+    """How patient the connections of an endpoint are. Times are in seconds.
+
+    Attributes:
+        connections: how many there may be; further ones are closed at once.
+        dial_apart: after so long without an answer the contact's next endpoint is dialed, too.
+        dial_timeout: after so long an endpoint that does not answer is given up.
+        open_timeout: after so long a connection that says nothing is closed.
+        retry_after: how long an endpoint that failed is not dialed; doubles with each failure.
+        longest_retry: where the doubling ends.
+    """
+
+    connections: int = 4096
+    dial_apart: float = 0.25
+    dial_timeout: float = 5.0
+    open_timeout: float = 10.0
+    retry_after: float = 0.5
+    longest_retry: float = 4.0
 
 
 @frozen
@@ -47,6 +68,23 @@ class TcpStatistics:
 
 
 @define(eq=False)
+class _Dial:
+    """One attempt to reach a contact.
+
+    Attributes:
+        left: its endpoints that were not tried yet.
+        racing: connections that are not established yet, the one that holds the queue first.
+        failed: endpoints that did not answer, and why.
+        next_at: when the next endpoint is tried, too.
+    """
+
+    left: deque[Endpoint]
+    racing: list[Connection] = field(factory=list)
+    failed: list[tuple[Place, str]] = field(factory=list)
+    next_at: float = 0.0
+
+
+@define(eq=False)
 class TcpPort:
     """A listener, and the connections of its endpoint.
 
@@ -54,39 +92,45 @@ class TcpPort:
         host: whom connections hand records to.
         listener: bound, listening and non-blocking; owned from now on.
         local: the endpoint that others know it by.
-        lost: called with the place and the reason when a connection has failed.
+        lost: called when an endpoint cannot be reached (any more), with `local`, the place that
+            is lost, and the reason.
+        settings: limits.
     """
 
     host: Switchboard
     listener: socket.socket
     local: Endpoint
-    lost: Callable[[Place, str], None]
+    lost: Callable[[Endpoint, Place, str], None]
+    settings: PoolSettings = field(factory=PoolSettings)
     _by_place: dict[Place, Connection] = field(factory=dict, init=False)
     _connections: dict[int, Connection] = field(factory=dict, init=False)
-    _held_for: dict[int, Connection] = field(factory=dict, init=False)
-    _failed_at: dict[Place, float] = field(factory=dict, init=False)
-    _dialed: int = 0
-    _accepted: int = 0
-    _failed: int = 0
+    _dials: dict[int, _Dial] = field(factory=dict, init=False)
+    _held: dict[int, Connection] = field(factory=dict, init=False)
+    _failures: dict[Place, tuple[float, float]] = field(factory=dict, init=False)
+    _finished: bool = field(default=False, init=False)
+    _ticking: bool = field(default=False, init=False)
+    _dialed: int = field(default=0, init=False)
+    _accepted: int = field(default=0, init=False)
+    _failed: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.host.poller.add(self.listener, READ, self._accept)
 
     def connection_to(self, contact: Contact) -> Connection | None:
         """The connection to a contact, dialed if need be; None while there is no way."""
-        places = [e[:2] for e in contact.endpoints if e.use in (Use.BOTH, Use.TCP)]
-        for place in places:
-            connection = self._by_place.get(place)
+        endpoints = [each for each in contact.endpoints if each.use in (Use.BOTH, Use.TCP)]
+        for endpoint in endpoints:
+            connection = self._by_place.get(endpoint[:2])
             if connection is not None and not connection.retiring:
                 return connection
+        if self._finished:
+            return None
         now = self.host.now()
-        for endpoint in contact.endpoints:
-            place = endpoint[:2]
-            if place in places and now - self._failed_at.get(place, -RETRY_AFTER) >= RETRY_AFTER:
-                connection = self._dial(endpoint)
-                if connection is not None:
-                    return connection
-        return None
+        dial = _Dial(deque(each for each in endpoints if self._may_dial(each[:2], now)))
+        connection = self._dial_next(dial)
+        if connection is None:
+            self._report(dial)
+        return connection
 
     @property
     def idle(self) -> bool:
@@ -108,6 +152,8 @@ class TcpPort:
     def close(self) -> None:
         """End everything at once."""
         self._stop_listening()
+        for dial in self._dials.values():
+            dial.left.clear()
         for connection in list(self._connections.values()):
             connection.fail("closed here")
 
@@ -117,115 +163,184 @@ class TcpPort:
 
     # What connections report
 
+    def established(self, connection: Connection) -> None:
+        """An endpoint answered: the others of its contact are not needed."""
+        dial = self._dials.get(id(connection))
+        if dial is not None:
+            self._settle(dial, connection)
+        if connection.place is not None:
+            self._failures.pop(connection.place, None)
+
     def opened(self, connection: Connection) -> None:
         """The other end has said which endpoint it is: settle which connection stays."""
         remote = connection.remote
-        if remote is None or connection.dialed or not self._claims_truly(connection, remote):
+        if remote is None or connection.place is not None or not _comes_from(connection, remote):
+            # A false claim, or a machine of several addresses: good for reading only.
             return
-        place = remote[:2]
+        place = connection.place = remote[:2]
         other = self._by_place.get(place)
         if other is None or not other.dialed:
             self._by_place[place] = connection
-        elif place < self.local[:2]:
+        elif not other.established:
+            self._settle(self._dials[id(other)], connection)
             self._by_place[place] = connection
-            if other.established:
-                other.retire()
-            else:
-                connection.adopt(other.take_back())
-                other.fail("crossed")
-        else:
-            other.held = True
-            self._held_for[id(connection)] = other
+        elif place < self.local[:2]:
+            self._by_place[place] = self._held[id(other)] = connection
+            connection.hold()
+            other.retire()
+
+    def heir(self, connection: Connection, reason: str) -> Connection | None:
+        """Who sends what a failed connection had not begun to write."""
+        self._forget(connection)
+        dial = self._dials.get(id(connection))
+        if dial is None or connection.place is None:
+            return None
+        self._note_failure(connection.place)
+        dial.failed.append((connection.place, reason))
+        dial.racing.remove(connection)
+        heir = dial.racing[0] if dial.racing else self._dial_next(dial)
+        if heir is not None:
+            del self._dials[id(connection)]
+        return heir
 
     def closed(self, connection: Connection, reason: str) -> None:
         """It ended."""
-        self._connections.pop(id(connection), None)
-        held = self._held_for.pop(id(connection), None)
+        held = self._held.pop(id(connection), None)
         if held is not None:
-            held.let_read()
-        if connection.remote is None:
-            return
-        place = connection.remote[:2]
-        if self._by_place.get(place) is connection:
-            del self._by_place[place]
+            held.let_write()
+        dial = self._dials.pop(id(connection), None)
+        if dial is not None:
             self._failed += 1
-            if not connection.established:
-                self._note_failure(place)
-            self.lost(place, reason)
+            self._report(dial)
+        elif connection.established and connection.place is not None and not connection.retiring:
+            self._failed += 1
+            if connection.place not in self._by_place:
+                self._tell_lost(connection.place, reason)
+
+    def _forget(self, connection: Connection) -> None:
+        """It carries nothing any more; another one to the same place may take its part."""
+        self._connections.pop(id(connection), None)
+        place = connection.place
+        if place is None or self._by_place.get(place) is not connection:
+            return
+        del self._by_place[place]
+        if not self._finished:
+            for other in self._connections.values():
+                if other.place == place and not other.retiring:
+                    self._by_place[place] = other
+
+    def _settle(self, dial: _Dial, winner: Connection) -> None:
+        """Let every other connection of a dial give way to one that carries its queue."""
+        for other in dial.racing:
+            del self._dials[id(other)]
+            if other is not winner:
+                self._forget(other)
+                other.abort()
+                winner.adopt(other.take_back())
+
+    def _report(self, dial: _Dial) -> None:
+        for place, reason in dial.failed:
+            self._tell_lost(place, reason)
+
+    def _tell_lost(self, place: Place, reason: str) -> None:
+        if not self._finished:
+            self.lost(self.local, place, reason)
 
     # Opening
 
-    def _dial(self, endpoint: Endpoint) -> Connection | None:
-        place = endpoint[:2]
-        family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        try:
-            sock.connect(place)
-            established = True
-        except BlockingIOError:
-            established = False
-        except OSError as error:
-            sock.close()
-            self._note_failure(place)
-            self.lost(place, str(error))
-            return None
-        self._dialed += 1
-        connection = Connection(
-            self.host, self, sock, self.local, endpoint, dialed=True, established=established
-        )
-        self._connections[id(connection)] = self._by_place[place] = connection
-        self.host.call_at(self.host.now() + DIAL_TIMEOUT, partial(_end_unless_up, connection))
-        return connection
+    def _dial_next(self, dial: _Dial) -> Connection | None:
+        """Dial the next of its endpoints that can be dialed."""
+        while dial.left:
+            endpoint = dial.left.popleft()
+            try:
+                sock = _connect(endpoint)
+            except OSError as error:
+                self._note_failure(endpoint[:2])
+                dial.failed.append((endpoint[:2], str(error)))
+                continue
+            self._dialed += 1
+            now = self.host.now()
+            connection = Connection(
+                self.host, self, sock, self.local, dialed=True, since=now, remote=endpoint
+            )
+            self._connections[id(connection)] = self._by_place[endpoint[:2]] = connection
+            self._dials[id(connection)] = dial
+            dial.racing.append(connection)
+            dial.next_at = now + self.settings.dial_apart
+            if self._finished:
+                connection.retire()
+            self._keep_watch()
+            return connection
+        return None
 
     def _accept(self, _mask: int) -> None:
         for _ in range(ACCEPTS_PER_WAKE):
             if self.listener.fileno() < 0:
                 return
             try:
-                sock, _source = self.listener.accept()
+                sock = _tuned(self.listener.accept()[0])
             except BlockingIOError:
                 return
+            except ConnectionError:
+                continue
             except OSError:
                 # Out of descriptors, most likely: leave them waiting and look again later.
                 self.host.refuse("unaccepted")
                 self.host.poller.change(self.listener, 0, self._accept)
-                self.host.call_at(self.host.now() + RETRY_AFTER, self._listen_again)
+                self.host.call_at(self.host.now() + self.settings.retry_after, self._listen_again)
                 return
-            if len(self._connections) >= MAX_CONNECTIONS:
+            if len(self._connections) >= self.settings.connections:
                 self.host.refuse("too_many_connections")
                 sock.close()
                 continue
             self._accepted += 1
             connection = Connection(
-                self.host, self, sock, self.local, None, dialed=False, established=True
+                self.host, self, sock, self.local, dialed=False, since=self.host.now()
             )
             self._connections[id(connection)] = connection
-            self.host.call_at(
-                self.host.now() + OPEN_TIMEOUT, partial(_end_unless_introduced, connection)
-            )
+            self._keep_watch()
 
     def _listen_again(self) -> None:
         if self.listener.fileno() >= 0:
             self.host.poller.change(self.listener, READ, self._accept)
 
     def _stop_listening(self) -> None:
+        self._finished = True
         if self.listener.fileno() >= 0:
             self.host.poller.remove(self.listener)
             self.listener.close()
 
-    def _claims_truly(self, connection: Connection, remote: Endpoint) -> bool:
-        """Whether the endpoint that was claimed has the address that the bytes come from."""
-        try:
-            source: str = connection.sock.getpeername()[0]
-        except OSError:
-            return False
-        return source.partition("%")[0] == remote.host
+    def _keep_watch(self) -> None:
+        """Look after connections that are not settled yet from time to time."""
+        if not self._ticking:
+            self._ticking = True
+            self.host.call_at(self.host.now() + self.settings.dial_apart, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = False
+        now = self.host.now()
+        for connection in list(self._connections.values()):
+            age = now - connection.since
+            if not connection.established and age >= self.settings.dial_timeout:
+                connection.fail("no answer")
+            elif connection.remote is None and age >= self.settings.open_timeout:
+                connection.fail("said nothing")
+            elif not connection.established or connection.remote is None:
+                self._keep_watch()
+        for dial in list(self._dials.values()):
+            if dial.left and now >= dial.next_at:
+                self._dial_next(dial)
+
+    def _may_dial(self, place: Place, now: float) -> bool:
+        failure = self._failures.get(place)
+        return failure is None or now >= failure[0]
 
     def _note_failure(self, place: Place) -> None:
-        if len(self._failed_at) >= MAX_CONNECTIONS:
-            self._failed_at.clear()
-        self._failed_at[place] = self.host.now()
+        if len(self._failures) >= _MAX_FAILURES:
+            self._failures.clear()
+        _, before = self._failures.get(place, (0.0, 0.0))
+        wait = min(2 * before or self.settings.retry_after, self.settings.longest_retry)
+        self._failures[place] = (self.host.now() + wait, wait)
 
 
 @define(eq=False)
@@ -252,7 +367,7 @@ class TcpLink:
     def evict(self) -> None:
         """Give up on a neighbor that takes nothing."""
         if self._connection is not None:
-            self._connection.fail("evicted: it took no byte for too long")
+            self._connection.fail("evicted: it took no byte for too long", "evicted")
 
     def close(self) -> None:
         """The connection stays for whoever else uses it."""
@@ -280,11 +395,37 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _end_unless_up(connection: Connection) -> None:
-    if connection.open and not connection.established:
-        connection.fail("no answer")
+def _connect(endpoint: Endpoint) -> socket.socket:
+    """A socket that connects to an endpoint, and will be writable when it has.
+
+    Raises:
+        OSError: as the system says it.
+    """
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    sock = _tuned(socket.socket(family, socket.SOCK_STREAM))
+    try:
+        sock.connect(endpoint[:2])
+    except BlockingIOError:
+        pass
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
-def _end_unless_introduced(connection: Connection) -> None:
-    if connection.open and not connection.introduced:
-        connection.fail("said nothing")
+def _tuned(sock: socket.socket) -> socket.socket:
+    try:
+        tune(sock)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _comes_from(connection: Connection, remote: Endpoint) -> bool:
+    """Whether the endpoint that was claimed has the address that the bytes come from."""
+    try:
+        source: str = connection.sock.getpeername()[0]
+    except OSError:
+        return False
+    return source.partition("%")[0] == remote.host

@@ -12,10 +12,11 @@ import socket
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 from attrs import define, field, frozen
 
-from opus_socket.adapters.base import EVERY_INDEX, Route, Switchboard, choose_endpoint
+from opus_socket.adapters.base import EVERY_INDEX, Route, Switchboard, split_frames
 from opus_socket.adapters.flow import Output
 from opus_socket.adapters.poller import READ
 from opus_socket.adapters.seal import PlaintextSeal, Seal
@@ -23,12 +24,18 @@ from opus_socket.core import datagram
 from opus_socket.core.addresses import Contact, Endpoint, Use
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
-from opus_socket.core.wire import MAX_BODY
 from opus_socket.errors import RemoteProtocolError
 
 DATAGRAMS_PER_WAKE = 256
+LONGEST_DATAGRAM = 1 << 16
 KERNEL_BUFFER = 4 << 20
+Source = tuple[str, int] | tuple[str, int, int, int]
+"""An address as the system has it: host and port, with IPv6 flow and interface as well."""
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 _MAX_KNOWN = 1 << 16
+_OVERLAY = bytes((Kind.OVERLAY,))
 _SO_RCVBUFFORCE = 33
 
 
@@ -69,8 +76,8 @@ class UdpPort:
     _sent_bytes: int = 0
     _received_bytes: int = 0
     _unsent: int = 0
-    _senders: dict[tuple[object, int], Contact] = field(factory=dict, init=False)
-    _targets: dict[Contact, tuple[str, int] | None] = field(factory=dict, init=False)
+    _senders: dict[tuple[Source, int], Contact] = field(factory=dict, init=False)
+    _targets: dict[Contact, Source | None] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._v6 = self.sock.family == socket.AF_INET6
@@ -78,19 +85,14 @@ class UdpPort:
 
     def send(self, to: Contact, route: Route, kind: Kind, body: bytes) -> bool:
         """Send one datagram; whether the contact can be reached from here at all."""
-        try:
-            target = self._targets[to]
-        except KeyError:
-            target = self._find_target(to)
+        target = self.target_of(to)
         if target is None:
             return False
         self.send_to(target, route, kind, body)
         return True
 
-    def send_to(
-        self, target: tuple[str, int], route: Route, kind: Kind, body: bytes | memoryview
-    ) -> None:
-        """Send one datagram to an address."""
+    def send_to(self, target: Source, route: Route, kind: Kind, body: bytes | memoryview) -> bool:
+        """Send one datagram to an address; whether the system took it."""
         header = datagram.HEADER.pack(
             datagram.VERSION, kind, self.seal.code, route.tag, route.to_index, route.from_index
         )
@@ -99,9 +101,24 @@ class UdpPort:
         except OSError:
             # Full buffers and unreachable networks alike: the datagram is lost, as on any wire.
             self._unsent += 1
-        else:
-            self._sent += 1
-            self._sent_bytes += sent
+            return False
+        self._sent += 1
+        self._sent_bytes += sent
+        return True
+
+    def target_of(self, to: Contact) -> Source | None:
+        """Where datagrams for a contact go; None when none of its endpoints is for this socket."""
+        try:
+            return self._targets[to]
+        except KeyError:
+            pass
+        target = None
+        for endpoint in to.endpoints:
+            if endpoint.use in (Use.BOTH, Use.UDP) and (":" in endpoint.host) == self._v6:
+                target = endpoint[:2]
+                break
+        _remember(self._targets, to, target)
+        return target
 
     def statistics(self) -> UdpStatistics:
         """Figures so far."""
@@ -114,13 +131,6 @@ class UdpPort:
         self.host.poller.remove(self.sock)
         self.sock.close()
 
-    def _find_target(self, to: Contact) -> tuple[str, int] | None:
-        endpoint = choose_endpoint(to, Use.UDP, self._v6)
-        if len(self._targets) >= _MAX_KNOWN:
-            self._targets.clear()
-        self._targets[to] = target = None if endpoint is None else endpoint[:2]
-        return target
-
     def _drain(self, _mask: int) -> None:
         host = self.host
         sock = self.sock
@@ -128,7 +138,7 @@ class UdpPort:
             if sock.fileno() < 0:
                 return
             try:
-                data, source = sock.recvfrom(datagram.HEADER_LENGTH + MAX_BODY + 1)
+                data, source = sock.recvfrom(LONGEST_DATAGRAM)
             except BlockingIOError:
                 return
             except OSError:
@@ -141,18 +151,21 @@ class UdpPort:
             except RemoteProtocolError as error:
                 host.refuse(error.kind)
 
-    def _hand_over(self, host: Switchboard, data: bytes, source: tuple[str, int]) -> None:
-        kind, seal, tag, to_index, from_index = datagram.unpack(data)
+    def _hand_over(self, host: Switchboard, data: bytes, source: Source) -> None:
         header, body = data[: datagram.HEADER_LENGTH], data[datagram.HEADER_LENGTH :]
+        # Overlay messages have a limit of their own, which the forwarding engine knows.
+        whole = header if header[1:2] == _OVERLAY else data
+        kind, seal, tag, to_index, from_index = datagram.unpack(whole)
         body = self.seal.open(seal, header, body)
         sender = self._senders.get((source, from_index))
         if sender is None:
             sender = self._remember_sender(source, from_index)
         route = Route(tag, EVERY_INDEX if self.group else to_index, from_index)
         if kind == Kind.OVERLAY:
-            blockers: list[Output] = []
-            _, broken = host.frames(route, memoryview(bytearray(body)), sender, blockers)
+            used, broken = host.frames(route, memoryview(bytearray(body)), sender, None)
             host.flush()
+            if broken is None and used < len(body):
+                broken = "partial_frame"
             if broken is not None:
                 host.refuse(broken, tag)
         elif kind in (Kind.PROTOCOL, Kind.RENDEZVOUS, Kind.MEASUREMENT):
@@ -160,15 +173,22 @@ class UdpPort:
         else:
             host.refuse("unknown_kind", tag)
 
-    def _remember_sender(self, source: tuple[str, int], from_index: int) -> Contact:
+    def _remember_sender(self, source: Source, from_index: int) -> Contact:
         if source[1] == 0:
             raise RemoteProtocolError("bad_source", "port 0")
         endpoint = Endpoint(source[0], source[1], Use.UDP)
         sender = Contact(None, 0, from_index, (endpoint,))
-        if len(self._senders) >= _MAX_KNOWN:
-            self._senders.clear()
-        self._senders[source, from_index] = sender
+        _remember(self._senders, (source, from_index), sender)
+        # An address of one link is reached by its interface, which no endpoint says.
+        _remember(self._targets, sender, source)
         return sender
+
+
+def _remember(table: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    """Keep what saves time; it may be forgotten at any time."""
+    if len(table) >= _MAX_KNOWN:
+        table.clear()
+    table[key] = value
 
 
 @define(eq=False)
@@ -183,20 +203,18 @@ class UdpLink:
 
     def push(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
         """Send whole frames, packed into datagrams."""
-        data = memoryview(b"".join(pieces))
-        target = choose_endpoint(self.contact, Use.UDP, self.port.sock.family == socket.AF_INET6)
+        target = self.port.target_of(self.contact)
         if target is None:
             self.output.lose(frames, "unreachable")
             return
-        self.output.taken += frames
-        start = end = 0
-        while end < len(data):
-            length = 8 + 8 * ((data[end] >> 2 & 3) + 1) + int.from_bytes(data[end + 4 : end + 6])
-            if end > start and end + length - start > self.maximum:
-                self.port.send_to(target[:2], self.route, Kind.OVERLAY, data[start:end])
-                start = end
-            end += length
-        self.port.send_to(target[:2], self.route, Kind.OVERLAY, data[start:end])
+        for data, count in split_frames(memoryview(b"".join(pieces)), self.maximum):
+            if self.port.send_to(target, self.route, Kind.OVERLAY, data):
+                self.output.taken += count
+            else:
+                self.output.lose(count, "unsent")
+
+    def evict(self) -> None:
+        """Nothing is queued."""
 
     def close(self) -> None:
         """Nothing is held."""

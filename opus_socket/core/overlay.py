@@ -415,12 +415,13 @@ class OverlayCore:
         self._neighbors = {
             contact.address: contact for contact in node.neighbors if contact.address is not None
         }
-        for address, contact in self._neighbors.items():
-            if address not in before:
-                out.append(Emit(NeighborAdded(contact)))
+        # A restarted member is another one, at the same address.
         for address, contact in before.items():
-            if address not in self._neighbors:
+            if self._neighbors.get(address) != contact:
                 out.append(Emit(NeighborRemoved(contact)))
+        for address, contact in self._neighbors.items():
+            if before.get(address) != contact:
+                out.append(Emit(NeighborAdded(contact)))
         self._by_place = {
             (endpoint.host, endpoint.port, contact.index): address
             for address, contact in self._neighbors.items()

@@ -1,0 +1,46 @@
+"""What applications hand in.
+
+Its one rule: it is checked before anything is done, so that a refused call has changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from opus_socket.core.addresses import LogicalAddress
+from opus_socket.core.node import ProtocolSpec
+from opus_socket.errors import LocalProtocolError
+
+Payload = bytes | bytearray | memoryview
+
+
+def check_payloads(payloads: Iterable[Payload]) -> list[bytes]:
+    """The payloads as bytes that nobody can change any more.
+
+    Raises:
+        LocalProtocolError: one of them is something else.
+    """
+    return [each if type(each) is bytes else _own(each) for each in payloads]
+
+
+def check_address(spec: ProtocolSpec, address: object) -> LogicalAddress:
+    """The address, if it is one of this protocol.
+
+    Raises:
+        LocalProtocolError: it is not.
+    """
+    if not isinstance(address, LogicalAddress) or address.las != spec.las:
+        raise LocalProtocolError(
+            f"{address!r} is no address of {spec.name}; "
+            f"a LogicalAddress of {spec.las + 1} words is allowed"
+        )
+    return address
+
+
+def _own(payload: Payload) -> bytes:
+    if not isinstance(payload, (bytes, bytearray, memoryview)):
+        raise LocalProtocolError(
+            f"a payload of type {type(payload).__name__}; "
+            "bytes, a bytearray or a memoryview is allowed"
+        )
+    return bytes(payload)
