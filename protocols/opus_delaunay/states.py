@@ -31,8 +31,9 @@ class State(StrEnum):
 class SubState(StrEnum):
     """How settled a node is.
 
-    Stable: everybody whom the neighbors name as next to this node is a neighbor. With candidate:
-    so it is, but somebody who would be a neighbor has not answered yet.
+    Stable: everybody whom the neighbors name as next to this node is a neighbor, or known to be
+    hidden by others. With candidate: so it is, but somebody who would be a neighbor has not
+    answered yet.
     """
 
     STABLE = "stable"

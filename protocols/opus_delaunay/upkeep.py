@@ -82,13 +82,22 @@ class Upkeep:
         self._gap: dict[LogicalAddress, None] = {}
 
     def settled(self, now: float) -> bool:
-        """Whether everybody whom the neighbors name is a neighbor, and nobody rejects this one."""
-        rows = self._rows
+        """Whether everybody who is named by a neighbor and passes the neighbor test is a neighbor,
+        and nobody rejects this member.
+
+        Who is named and fails the test is hidden by members that whoever named it has yet to meet.
+        To wait for that one's next word would let a join last until its beat.
+        """
+        rows, passes = self._rows, self.star.ring.passes
         for row in rows.values():
             if row.rejected:
                 return False
             for address, contact in row.names:
-                if address not in rows and self._tombstones.find(address, contact, now) is None:
+                if (
+                    address not in rows
+                    and passes(address)
+                    and self._tombstones.find(address, contact, now) is None
+                ):
                     return False
         return True
 
