@@ -92,6 +92,17 @@ class Use(IntEnum):
     TCP = 2
 
 
+# Hosts repeat, and the library's parser takes as long as the rest of a contact.
+@lru_cache(maxsize=1 << 12)
+def _packed(host: str) -> bytes:
+    return ipaddress.ip_address(host).packed
+
+
+@lru_cache(maxsize=1 << 12)
+def _host(packed: bytes) -> str:
+    return str(ipaddress.ip_address(packed))
+
+
 class Endpoint(NamedTuple):
     """An IP address and port where a member can be reached.
 
@@ -108,7 +119,7 @@ class Endpoint(NamedTuple):
     @property
     def wire(self) -> bytes:
         """use u8, length u8 (4 or 16), address bytes, port u16."""
-        packed = ipaddress.ip_address(self.host).packed
+        packed = _packed(self.host)
         return bytes((self.use, len(packed))) + packed + self.port.to_bytes(2)
 
     @classmethod
@@ -120,7 +131,7 @@ class Endpoint(NamedTuple):
         """
         try:
             use, length = Use(data[0]), data[1]
-            host = str(ipaddress.ip_address(data[2 : 2 + length]))
+            host = _host(data[2 : 2 + length])
             endpoint = cls(host, int.from_bytes(data[2 + length :]), use)
             if endpoint.port == 0 or endpoint.wire != data:
                 raise RemoteProtocolError("bad_endpoint", "not in its one form, or port 0")

@@ -155,7 +155,7 @@ class OverlayCore:
     _services: dict[int, Service] = field(factory=dict, init=False)
     _version: int = field(default=-1, init=False)
     _neighbors: dict[LogicalAddress, Contact] = field(factory=dict, init=False)
-    _by_place: dict[tuple[str, int, int], LogicalAddress] = field(factory=dict, init=False)
+    _by_place: dict[tuple[str, int, int], LogicalAddress] | None = field(default=None, init=False)
     _repeated: dict[bytes, ProtocolMessage] = field(factory=dict, init=False)
     _sent: list[int] = field(factory=lambda: [0] * len(Kind), init=False)
     _received: list[int] = field(factory=lambda: [0] * len(Kind), init=False)
@@ -317,6 +317,13 @@ class OverlayCore:
 
     def neighbor_at(self, sender: Contact) -> LogicalAddress | None:
         """The neighbor that sends from there, if it is one."""
+        if self._by_place is None:
+            # Not kept while a node gathers its neighbors: nobody asks before they send.
+            self._by_place = {
+                (endpoint.host, endpoint.port, contact.index): address
+                for address, contact in self._neighbors.items()
+                for endpoint in contact.endpoints
+            }
         host, port, _ = sender.endpoints[0]
         return self._by_place.get((host, port, sender.index))
 
@@ -422,11 +429,7 @@ class OverlayCore:
         for address, contact in self._neighbors.items():
             if before.get(address) != contact:
                 out.append(Emit(NeighborAdded(contact)))
-        self._by_place = {
-            (endpoint.host, endpoint.port, contact.index): address
-            for address, contact in self._neighbors.items()
-            for endpoint in contact.endpoints
-        }
+        self._by_place = None
         if node.stable != self.stable:
             self.stable = node.stable
             out.append(Emit((Stable if node.stable else Unstable)(node.address)))
