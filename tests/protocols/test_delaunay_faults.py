@@ -50,6 +50,14 @@ def test_a_repeated_new_node_is_acknowledged_again_and_that_is_all() -> None:
     assert sends(hear(node, NewNode(newcomer, 3, 77), via, 0.5)) == [("NewNodeAck", via.at(None))]
 
 
+def test_a_repeated_new_node_is_not_passed_on_again() -> None:
+    node = founder(0, 0)
+    meet(node, contact(5, 5))
+    via, newcomer = contact(50, 50), contact(9, 9)
+    assert len(sends(hear(node, NewNode(newcomer, 3, 5), via))) == 2
+    assert sends(hear(node, NewNode(newcomer, 3, 5), via, 0.4)) == [("NewNodeAck", via.at(None))]
+
+
 def test_a_new_node_goes_on_to_the_nearest_that_is_nearer() -> None:
     node = founder(0, 0)
     near, between = contact(6, 1), contact(5, 5)
@@ -115,6 +123,35 @@ def test_who_is_dropped_is_not_handed_on_if_somebody_nearer_names_it() -> None:
     done = hear(node, hello(between, node, clockwise=far), between)
     assert sent(done, NewNode) == []
     assert ring(node) == [(5, 5)]
+
+
+def test_who_is_dropped_is_handed_on_if_only_suspects_or_the_farther_name_it() -> None:
+    node = founder(20, 20)
+    far, farther, between = contact(29, 29), contact(10, 30), contact(25, 25)
+    meet(node, far)
+    hear(node, hello(farther, node, clockwise=far), farther)
+    (message,) = sent(hear(node, hello(between, node), between), NewNode)
+    assert message.joiner == far
+
+    node = founder(20, 20)
+    suspect = contact(29, 24)
+    meet(node, far)
+    hear(node, hello(suspect, node, counterclockwise=far), suspect)
+    meet(node, far, now=2.0)
+    wake_until(node, 2.3)
+    assert node.statistics().suspects == 1
+    (message,) = sent(hear(node, hello(between, node), between, 2.3), NewNode)
+    assert message.joiner == far
+
+
+def test_a_new_node_goes_to_a_suspect_only_if_there_is_nobody_else() -> None:
+    node = founder(0, 0)
+    nearest, second = contact(8, 7), contact(5, 5)
+    meet(node, nearest, second)
+    meet(node, second, now=2.0)
+    wake_until(node, 2.3)
+    done = hear(node, NewNode(contact(11, 11), 3, 0), contact(50, 50), 2.3)
+    assert sends(done) == [("NewNode", second)]
 
 
 def test_a_candidate_that_was_entrusted_is_handed_on_when_it_fails_the_test() -> None:
@@ -183,6 +220,29 @@ def test_a_link_that_works_one_way_is_down_at_both_ends() -> None:
     assert world.run_until(lambda: bool(a.ring and b.ring), 20.0) < inf
 
 
+def test_a_neighbor_that_does_not_hear_is_given_up_though_it_talks() -> None:
+    """For as long as it talks without hearing, it does not come back; its Hellos are answered."""
+    node = founder(0, 0)
+    other = contact(5, 5)
+    meet(node, other)
+    deaf = hello(other, node, heard=False)
+    for tick in range(1, 60):
+        now = tick * 0.25
+        wake_until(node, now)
+        answers = sent(hear(node, deaf, other, now), Hello)
+        assert answers[-1].heard
+        assert ring(node) == ([(5, 5)] if now < 3.5 else [])
+
+
+def test_a_hello_to_a_former_incarnation_does_not_hear() -> None:
+    """Its sender takes this node for its former self; it is told at once."""
+    node = founder(0, 0)
+    other = contact(5, 5)
+    to_former = Hello(other, node.address, node.contact.incarnation - 1, None, None, True)
+    (answer,) = sent(hear(node, to_former, other), Hello)
+    assert answer.source.incarnation == node.contact.incarnation
+
+
 def test_a_member_that_fell_silent_comes_back_when_it_hears_again() -> None:
     node = founder(0, 0)
     other = contact(5, 5)
@@ -248,6 +308,16 @@ def test_goodbye_closes_the_gap_at_once() -> None:
     world.leave([leaver])
     expected = delaunay([(m.at[0], m.at[1]) for m in world.alive])
     assert world.run_until(lambda: world.tables() == expected, 1.0, step=0.01) <= 0.5
+
+
+def test_the_edges_of_a_gap_are_told_of_each_other() -> None:
+    node = founder(10, 10)
+    gone, left, right = contact(10, 14), contact(6, 16), contact(14, 16)
+    meet(node, gone, left, right)
+    wake_until(node, 1.1)
+    done = hear(node, Goodbye(gone), gone, 1.2)
+    told = {m.to: (m.clockwise, m.counterclockwise) for m in sent(done, Hello)}
+    assert told == {left.address: (right, None), right.address: (None, left)}
 
 
 def test_who_leaves_answers_stray_hellos_for_a_heartbeat() -> None:

@@ -125,6 +125,19 @@ def test_it_is_not_stable_while_candidates_of_its_join_are_silent() -> None:
     assert node.stable
 
 
+def test_it_is_not_stable_while_a_newcomer_to_its_join_is_silent() -> None:
+    node = joiner(10, 10)
+    known, newcomer = contact(0, 0), contact(20, 0)
+    hear(node, NewNode(newcomer, 1, 0), known)
+    hear(node, hello(known, node), known)
+    assert not node.stable
+    hear(node, hello(newcomer, node), newcomer)
+    assert node.stable
+    later = contact(0, 20)
+    hear(node, NewNode(later, 1, 0), known)
+    assert node.sub_state is SubState.STABLE_WITH_CANDIDATE
+
+
 def told_by(world: World, who: tuple[int, int]) -> dict[object, tuple[object, object]]:
     """Whom a member names in the Hellos of one heartbeat."""
     world.log = []
@@ -190,6 +203,33 @@ def test_a_hello_that_hears_and_brings_nothing_new_is_not_answered() -> None:
     other = contact(0, 0)
     assert sends(hear(node, hello(other, node), other)) == []
     assert ring(node) == [(0, 0)]
+
+
+def test_a_hello_that_names_somebody_hidden_is_answered_with_what_is_between() -> None:
+    """Its sender knows less than this node; it is told once, not each time."""
+    node = founder(0, 10)
+    other, between, hidden = contact(9, 10), contact(4, 16), contact(8, 22)
+    meet(node, other)
+    wake_until(node, 1.1)
+    meet(node, between, other, now=1.2)
+    outdated = hello(other, node, counterclockwise=hidden)
+    (answer,) = sent(hear(node, outdated, other, 1.3), Hello)
+    assert answer.counterclockwise == between
+    again = hello(other, node, counterclockwise=hidden)
+    assert sends(hear(node, again, other, 1.4)) == []
+
+
+def test_who_was_rejected_may_be_asked_again_a_heartbeat_later() -> None:
+    node = founder(10, 10)
+    known, named = contact(0, 0), contact(20, 0)
+    naming = hello(known, node, counterclockwise=named)
+    assert sends(hear(node, naming, known)) == [("Hello", named)]
+    reject = Reject(named, node.address, node.contact.incarnation, None, None)
+    hear(node, reject, named, 0.1)
+    assert node.sub_state is SubState.NOT_STABLE
+    assert sends(hear(node, naming, known, 0.9)) == []
+    wake_until(node, 1.05)
+    assert sends(hear(node, naming, known, 1.1)) == [("Hello", named)]
 
 
 def test_first_hellos_that_cross_answer_each_other() -> None:

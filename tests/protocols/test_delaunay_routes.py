@@ -190,7 +190,8 @@ def test_a_leader_introduces_itself_to_somebody_larger_or_anybody() -> None:
     known, small, large = contact(5, 5), contact(1, 2), contact(3, 30)
     meet(node, known)
     assert sends(node.contacts([known], 1.0)) == []
-    assert sends(node.contacts([known, small, large], 1.0)) == [("NewNode", large)]
+    many = [contact(30 + number, 3) for number in range(30)]
+    assert sends(node.contacts([known, *many, large], 1.0)) == [("NewNode", large)]
     assert sends(node.contacts([known, small], 1.0)) == [("NewNode", small)]
     meet(node, contact(0, 60))
     assert sends(node.contacts([known, small, large], 1.0)) == []
