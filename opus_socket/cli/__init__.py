@@ -4,11 +4,9 @@ Its one rule: standard output carries the result and nothing else; logs, progres
 standard error. Exit status: 0 done, 1 the result is not what was asked, 2 bad usage or
 configuration, 130 interrupted. An `OverlayError` is one line, never a traceback.
 
-The rooms: a module for each verb (`rendezvous`, `cat`, `host`, `demo`, `simulate`, `protocols`,
+The rooms: a module or package for each verb (`rendezvous`, `cat`, `host`, `demo`, `simulate`, `protocols`,
 `config`); `options` (the options that make a configuration, the same for every verb); `streams`,
-`pipes` and `signals` (standard streams, lines of JSON, and being told to end, under Trio);
-`demo_run`, `demo_crew`, `demo_member`, `demo_words`, `demo_transfer`, `demo_show` and `picture`
-(what `demo` is made of, from the whole to its parts).
+`pipes` and `signals` (standard streams, lines of JSON, and being told to end, under Trio).
 """
 
 from __future__ import annotations

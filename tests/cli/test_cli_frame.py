@@ -78,8 +78,8 @@ def test_every_verb_of_the_table_is_a_command_of_that_name(verb: str) -> None:
 def test_every_module_of_a_verb_is_in_the_table() -> None:
     folder = Path(sys.modules["opus_socket.cli"].__file__ or "").parent
     modules = {
-        file.stem
-        for file in folder.glob("*.py")
+        file.parent.name if file.name == "verb.py" else file.stem
+        for file in folder.rglob("*.py")
         if "\ncommand = " in (text := file.read_text()) or "\ndef command(" in text
     }
     assert modules == set(VERBS)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from opus_socket.cli import demo_words
-from opus_socket.cli.demo import sample_file
-from opus_socket.cli.demo_run import Plan, depths_of, fault_of
-from opus_socket.cli.demo_words import (
+from opus_socket.cli.demo import words
+from opus_socket.cli.demo.run import Plan, depths_of, fault_of
+from opus_socket.cli.demo.verb import sample_file
+from opus_socket.cli.demo.words import (
     Begin,
     Failed,
     Finished,
@@ -63,8 +63,8 @@ def test_members_are_spread_evenly(members: int, processes: int) -> None:
 
 
 @pytest.mark.parametrize("word", [Begin("lab", "::1:1", "delaunay", (1, 5)), Look(ONE)])
-def test_orders_arrive_as_they_were_given(word: demo_words.Order) -> None:
-    assert demo_words.order(over_json(demo_words.pack(word))) == word
+def test_orders_arrive_as_they_were_given(word: words.Order) -> None:
+    assert words.order(over_json(words.pack(word))) == word
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,14 @@ def test_orders_arrive_as_they_were_given(word: demo_words.Order) -> None:
         Failed("it is over", True),
     ],
 )
-def test_reports_arrive_as_they_were_made(word: demo_words.Report) -> None:
-    assert demo_words.report(over_json(demo_words.pack(word))) == word
+def test_reports_arrive_as_they_were_made(word: words.Report) -> None:
+    assert words.report(over_json(words.pack(word))) == word
 
 
 @pytest.mark.parametrize("value", [None, [], {}, {"kind": "joined"}, {"kind": "unheard of"}])
 def test_what_is_no_order_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="not one of begin, look, multicast"):
-        demo_words.order(value)
+        words.order(value)
 
 
 def over_json(value: object) -> object:
@@ -114,4 +114,4 @@ def test_every_python_has_a_file_to_send() -> None:
 
 def test_a_multicast_names_member_and_file() -> None:
     order = Multicast(1, "/a file")
-    assert demo_words.order(demo_words.pack(order)) == order
+    assert words.order(words.pack(order)) == order

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opus_socket.cli.demo_transfer import PIECE, Incoming, digest_of, pieces_of
+from opus_socket.cli.demo.transfer import PIECE, Incoming, digest_of, pieces_of
 
 
 @pytest.fixture(scope="module")

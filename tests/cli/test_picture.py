@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opus_socket.cli.picture import LEGEND, SIZE, Figure, draw
+from opus_socket.cli.demo.picture import LEGEND, SIZE, Figure, draw
 from opus_socket.simulator.checkers.delaunay import Point, reference_triangulation
 
 WORD_MAX = 0xFFFF_FFFF

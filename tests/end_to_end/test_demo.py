@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from end_to_end.processes import COMMAND, Running
-from opus_socket.cli.demo_run import Outcome, Plan, Spectator, demonstrate
+from opus_socket.cli.demo.run import Outcome, Plan, Spectator, demonstrate
 from opus_socket.errors import OverlayError
 
 Start = Callable[..., Running]

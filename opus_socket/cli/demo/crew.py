@@ -15,12 +15,12 @@ from contextlib import suppress
 import trio
 from attrs import define, field
 
-from opus_socket.cli.demo_words import Failed, Order, Report, pack, report
+from opus_socket.cli.demo.words import Failed, Order, Report, pack, report
 from opus_socket.cli.pipes import JsonReader, JsonWriter
 from opus_socket.errors import ConfigurationError, OverlayError
 
 END_TIMEOUT = 5.0
-_PROGRAM = "opus_socket.cli.demo_member"
+_PROGRAM = "opus_socket.cli.demo.member"
 _MOST_REPORTS = 1024
 
 

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from opus_socket.cli.demo_run import SENDER, Outcome, Plan, Spectator
-from opus_socket.cli.picture import Figure, draw
+from opus_socket.cli.demo.picture import Figure, draw
+from opus_socket.cli.demo.run import SENDER, Outcome, Plan, Spectator
 
 MOST_ROWS = 64
 _WIDTH = 100

@@ -15,9 +15,9 @@ from pathlib import Path
 import trio
 from attrs import define, frozen
 
-from opus_socket.cli.demo_crew import Crew
-from opus_socket.cli.demo_transfer import digest_of
-from opus_socket.cli.demo_words import (
+from opus_socket.cli.demo.crew import Crew
+from opus_socket.cli.demo.transfer import digest_of
+from opus_socket.cli.demo.words import (
     Address,
     Begin,
     Finished,

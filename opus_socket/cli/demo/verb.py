@@ -14,8 +14,8 @@ import click
 import trio
 
 from opus_socket import registry
-from opus_socket.cli.demo_run import Plan, demonstrate
-from opus_socket.cli.demo_show import Show, describe, picture_of, summary_of
+from opus_socket.cli.demo.run import Plan, demonstrate
+from opus_socket.cli.demo.show import Show, describe, picture_of, summary_of
 from opus_socket.config import LoggingConfig
 from opus_socket.errors import ConfigurationError, OverlayError
 from opus_socket.logs import configure_logging

@@ -1,6 +1,6 @@
 """A process of a demonstration: some members of the overlay, led over standard input and output.
 
-Its one rule: it does what the orders say and reports what happens (`demo_words`), and it ends when
+Its one rule: it does what the orders say and reports what happens (`words`), and it ends when
 the orders end, so that none is left behind whatever becomes of its parent.
 """
 
@@ -18,8 +18,8 @@ import trio
 from attrs import define, field
 
 from opus_socket import ConfigurationError, OverlayConfig, OverlayError, OverlaySocket, open_host
-from opus_socket.cli.demo_transfer import Incoming, pieces_of
-from opus_socket.cli.demo_words import (
+from opus_socket.cli.demo.transfer import Incoming, pieces_of
+from opus_socket.cli.demo.words import (
     Begin,
     Failed,
     Finished,
