@@ -28,6 +28,8 @@ class DelaunayStatistics:
     """Members that are being handed on and not acknowledged yet."""
     greetings: int
     """Hellos sent."""
+    repeated: int
+    """Those of them that a beat asked for and that said nothing new."""
     rejections: int
     """Rejects sent."""
     handed_over: int
@@ -53,6 +55,7 @@ class Counters:
     """The counters while they grow; see `DelaunayStatistics`."""
 
     greetings: int = 0
+    repeated: int = 0
     rejections: int = 0
     handed_over: int = 0
     relied_on: int = 0

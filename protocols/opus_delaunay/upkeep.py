@@ -111,7 +111,9 @@ class Upkeep:
         """Say hello to every neighbor that is not being probed anyway."""
         for row in self._rows.values():
             if row.suspected_at is None:
+                before = row.sent
                 self._greet(row)
+                self.counters.repeated += row.sent is before
 
     def inspect(self, now: float) -> float:
         """Probe the suspects and give up the failed; returns when to look again, in seconds."""
