@@ -100,6 +100,7 @@ class Legitimacy:
     since: float = field(default=inf, init=False)
     traffic: Traffic = field(init=False)
     _watching: bool = field(default=False, init=False)
+    _watched_from: float = field(default=0.0, init=False)
     _timeout: float = field(default=0.0, init=False)
     _hold: float = field(default=0.0, init=False)
     _contacts: dict[int, Contact] = field(factory=dict, init=False)
@@ -114,10 +115,11 @@ class Legitimacy:
         """Run the schedule until the overlay has been legitimate for three heartbeats.
 
         Args:
-            timeout: virtual seconds since the last join, fault or heal, after which to give up.
+            timeout: virtual seconds after which to give up, from now or from the last join,
+                fault or heal, whichever is later.
 
         Returns:
-            Since when it has been; inf when it was given up.
+            Since when it has been, as far as it was watched; inf when it was given up.
 
         Raises:
             ConfigurationError: there is no checker for the protocol.
@@ -130,7 +132,7 @@ class Legitimacy:
             schedule.horizon = self.disturbed_at
             schedule.run()
         self._hold = HEARTBEATS * max((heartbeat(m.settings) for m in self._members), default=0.0)
-        self._watching, self._timeout = True, timeout
+        self._watching, self._watched_from, self._timeout = True, schedule.now, timeout
         self._begin()
         schedule.run()
         self._watching = False
@@ -203,4 +205,5 @@ class Legitimacy:
         elif self.since == inf:
             self.since = schedule.now
             self.traffic = self._underlay.traffic()
-        schedule.horizon = min(self.disturbed_at + self._timeout, self.since + self._hold)
+        limit = max(self.disturbed_at, self._watched_from) + self._timeout
+        schedule.horizon = min(limit, self.since + self._hold)

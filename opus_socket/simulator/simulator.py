@@ -253,11 +253,12 @@ class Simulator:
         Joins, restarts and pauses that are scheduled are waited for first.
 
         Args:
-            timeout: virtual seconds since the last join, fault or heal, after which to give up.
+            timeout: virtual seconds after which to give up, from now or from the last join,
+                fault or heal, whichever is later.
 
         Returns:
-            Virtual seconds from the last join, fault or heal to the first instant from which it
-            has been legitimate; None when it was given up.
+            Virtual seconds from the last join, fault or heal to the first instant, not before
+            this call, from which it has been legitimate; None when it was given up.
 
         Raises:
             ConfigurationError: there is no checker for the protocol.
