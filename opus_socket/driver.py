@@ -63,7 +63,7 @@ class HostStatistics:
     tcp: tuple[TcpStatistics, ...]
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Host:
     """The one I/O loop, connection pool and timer heap of a process.
 

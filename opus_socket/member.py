@@ -27,7 +27,7 @@ def tell_nobody(news: object) -> None:
     """Before it joins and when it has left, a member has nobody to tell."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Port:
     """What one endpoint of this process has: a UDP socket, a listener, or both.
 
@@ -50,7 +50,7 @@ class Port:
             self.tcp.close()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Member:
     """The driver's side of one membership.
 

@@ -26,7 +26,7 @@ from opus_socket.overlay_socket import OverlaySocket
 CLOSE_TIMEOUT = 1.0
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class OverlayHost:
     """One I/O loop for many overlay sockets of a process. Made by `open_host`."""
 

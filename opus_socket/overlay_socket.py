@@ -42,7 +42,7 @@ from opus_socket.subscription import EventSubscription
 _log = structlog.get_logger("opus_socket")
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
     """An endpoint of communication in an overlay network.
 
@@ -79,6 +79,10 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
     def __attrs_post_init__(self) -> None:
         self._inbox = self._make_inbox(self.config.socket.receive_buffer)
         self._intake = Intake(lambda: self._senders.unpark_all())
+
+    def __repr__(self) -> str:
+        where = f"at {self.address}" if self._joined and not self._closed else "not joined"
+        return f"<OverlaySocket of {self.config.overlay_id!r}, {where}>"
 
     # Life
 

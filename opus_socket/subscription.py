@@ -15,7 +15,7 @@ from opus_socket.core.events import Event, EventsLost
 MAX_EVENTS = 1024
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class EventSubscription:
     """The events of an overlay socket from the moment at which it was made; an async iterator.
 

@@ -169,7 +169,7 @@ class Output:
         return self.settings.overflow is Overflow.EVICT and self.queued >= self.settings.limit
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Intake:
     """Something that feeds outputs and must wait while one of them is closed.
 

@@ -16,7 +16,7 @@ from opus_socket.adapters.flow import Output
 from opus_socket.core.message import OverlayMessage
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Inbox:
     """Messages that wait for the application.
 

@@ -17,7 +17,7 @@ from opus_socket.core.addresses import Contact
 from opus_socket.core.dispatch import Piece
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class LocalLink:
     """Overlay messages from one member to a neighbor in the same host.
 

@@ -84,7 +84,7 @@ class _Dial:
     next_at: float = 0.0
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class TcpPort:
     """A listener, and the connections of its endpoint.
 
@@ -343,7 +343,7 @@ class TcpPort:
         self._failures[place] = (self.host.now() + wait, wait)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class TcpLink:
     """Overlay messages to one neighbor over the connection of its endpoint."""
 

@@ -55,7 +55,7 @@ class ConnectionOwner(Protocol):
         """It ended; nothing more comes or goes."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Chunk:
     """Something queued for one connection: the body of one record and where it goes."""
 
@@ -67,7 +67,7 @@ class Chunk:
     frames: int
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Connection:
     """One TCP connection, established or about to be.
 

@@ -56,7 +56,7 @@ class UdpStatistics:
     unsent: int
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class UdpPort:
     """One UDP socket, shared by any number of virtual nodes.
 
@@ -191,7 +191,7 @@ def _remember(table: dict[_Key, _Value], key: _Key, value: _Value) -> None:
     table[key] = value
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class UdpLink:
     """Overlay messages to one neighbor in datagrams, as many to one as it holds."""
 

@@ -56,7 +56,7 @@ _UNICAST = int(Mode.UNICAST)
 _FOR_ALL = tuple(map(int, FOR_ALL))
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class ForwardingEngine:
     """Moves messages along the trees of one node.
 

@@ -134,7 +134,7 @@ class CoreStatistics:
     refused: Mapping[str, int]
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class OverlayCore:
     """One membership in one overlay.
 

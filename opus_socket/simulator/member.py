@@ -57,7 +57,7 @@ class Watcher(Protocol):
         """It began or ended to take part, or stands still, or goes on: `what` says which."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SimulatedSocket:
     """An overlay socket on the virtual clock; made by `Simulator.add`.
 

@@ -18,7 +18,7 @@ from opus_socket.simulator.member import endpoint
 from opus_socket.simulator.underlay import Underlay, Way
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SimulatedServer:
     """A rendezvous server of a simulation; up from the start.
 

@@ -46,7 +46,7 @@ SLOW_BEAT = 0.8
 """Of a heartbeat: Hellos that follow each other no sooner are on the slow beat (jitter is 10 %)."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Simulator:
     """A simulation of one overlay.
 

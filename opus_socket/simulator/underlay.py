@@ -79,7 +79,7 @@ PERFECT = LinkQuality()
 """Links that do nothing but take their time."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Underlay:
     """The network between the stations of one simulation.
 
