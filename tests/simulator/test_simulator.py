@@ -191,6 +191,7 @@ def test_legitimate_is_told_to_the_event(seed: int, crash: bool) -> None:
 
     simulator.run(began)
     while since[0] is None or simulator.now < since[0] + 3.0:
+        assert simulator.now < began + 60.0
         look()
         simulator.run(simulator.next_event_at)
     twin = Simulator(seed, NETWORK, LinkQuality(jitter=5))
@@ -215,6 +216,12 @@ def test_an_overlay_that_cannot_become_legitimate_is_given_up() -> None:
     before = simulator.now
     assert simulator.run_until_legitimate(timeout=20.0) is None
     assert simulator.now == pytest.approx(before + 20.0)
+
+
+def test_a_watch_that_begins_late_has_its_whole_time() -> None:
+    simulator = overlay(6)
+    settle(simulator, 118)
+    assert simulator.run_until_legitimate(timeout=20.0) is not None
 
 
 def test_what_is_sent_in_peace_is_periodic() -> None:
