@@ -5,8 +5,9 @@ standard error. Exit status: 0 done, 1 the result is not what was asked, 2 bad u
 configuration, 130 interrupted. An `OverlayError` is one line, never a traceback.
 
 The rooms: a module or package for each verb (`rendezvous`, `cat`, `host`, `demo`, `simulate`,
-`protocols`, `config`); `options` (the options that make a configuration, the same for every verb); `streams`,
-`pipes` and `signals` (standard streams, lines of JSON, and being told to end, under Trio).
+`protocols`, `config`); `options` (the options that make a configuration, the same for every
+verb); `streams`, `pipes` and `signals` (standard streams, lines of JSON, and being told to end,
+under Trio).
 """
 
 from __future__ import annotations
