@@ -15,6 +15,9 @@ from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.neighborhood import Inspection, Neighborhood, Patience, Row
 from opus_socket.core.node import Mode
 
+MOST_HIDDEN = 256
+"""How many hidden members one star keeps in mind."""
+
 
 @define(eq=False)
 class Neighbor(Row):
@@ -58,11 +61,32 @@ class Star:
     ring: Ring[LogicalAddress]
     table: Neighborhood[Neighbor]
     number: int = field(init=False, default=0)
+    _hidden: dict[LogicalAddress, None] = field(init=False, factory=dict)
 
     @classmethod
     def around(cls, address: LogicalAddress, patience: Patience) -> Star:
         """The star of a member that has no neighbor yet."""
         return cls(address, Ring(address), Neighborhood(patience))
+
+    def hides(self, x: LogicalAddress) -> bool:
+        """Whether x fails the neighbor test, because others stand between.
+
+        Whoever is hidden stays so until a neighbor goes, however many come; so it is kept in
+        mind, and the same names that come again and again are not tested again and again.
+        """
+        if x in self._hidden:
+            return True
+        if self.ring.passes(x):
+            return False
+        if len(self._hidden) >= MOST_HIDDEN:
+            self._hidden.clear()
+        self._hidden[x] = None
+        return True
+
+    @property
+    def hidden(self) -> int:
+        """How many are kept in mind because they are hidden."""
+        return len(self._hidden)
 
     def insert(
         self, address: LogicalAddress, contact: Contact, now: float
@@ -81,6 +105,7 @@ class Star:
         self.table.remove(row.address)
         self.ring.remove(row.address)
         self.number += 1
+        self._hidden.clear()
 
     def replace(self, row: Neighbor, contact: Contact) -> None:
         """A neighbor is reached otherwise from now on."""

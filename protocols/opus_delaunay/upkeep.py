@@ -88,14 +88,14 @@ class Upkeep:
         Who is named and fails the test is hidden by members that whoever named it has yet to meet.
         To wait for that one's next word would let a join last until its beat.
         """
-        rows, passes = self._rows, self.star.ring.passes
+        rows, hides = self._rows, self.star.hides
         for row in rows.values():
             if row.rejected:
                 return False
             for address, contact in row.names:
                 if (
                     address not in rows
-                    and passes(address)
+                    and not hides(address)
                     and self._tombstones.find(address, contact, now) is None
                 ):
                     return False
@@ -142,7 +142,7 @@ class Upkeep:
         again, silent = self.candidates.due(now)
         self.changed = True
         for candidate in again:
-            if self.star.ring.passes(candidate.address):
+            if not self.star.hides(candidate.address):
                 self._ask(candidate.address, candidate.contact)
                 continue
             self.candidates.discard(candidate.address)
@@ -194,7 +194,7 @@ class Upkeep:
         if row is None:
             if self._bars(address, source, hears, now):
                 return
-            if not self.star.ring.passes(address):
+            if self.star.hides(address):
                 self._reject(address, hello, now)
                 return
             row, dropped = self.star.insert(address, source, now)
@@ -304,7 +304,7 @@ class Upkeep:
             # It was restarted: its former self is no more.
             self._remove(row, False, now)
             row = None
-        if row is None and self.star.ring.passes(address):
+        if row is None and not self.star.hides(address):
             if self.candidates.get(address) is None and self.candidates.full:
                 self.counters.overflows += 1
                 return False
@@ -416,7 +416,7 @@ class Upkeep:
         """
         if address in self._rows or self._tombstones.find(address, contact, now) is not None:
             return True
-        if not self.star.ring.passes(address):
+        if self.star.hides(address):
             return False
         if self.candidates.add(address, contact, False, now):
             self._ask(address, contact)
