@@ -29,6 +29,9 @@ LEAST_PROBE_INTERVAL = 0.1
 CROSSING = 0.25
 """Heartbeats within which two first Hellos may have crossed on their way."""
 
+MOST_HOPS = 0xFFFF_FFFF
+"""Where the count of hops stops."""
+
 _EVERYBODY = LogicalAddress.everybody(LAS)
 
 
@@ -317,10 +320,11 @@ class Upkeep:
             self.counters.dead_ends += 1
             return False
         self.counters.forwarded += 1
+        hops = min(hops + 1, MOST_HOPS)
         if surely or nearer.address == address:
-            message = self.handovers.begin(joiner, hops + 1, nearer.contact, now)
+            message = self.handovers.begin(joiner, hops, nearer.contact, now)
         else:
-            message = NewNode(joiner, hops + 1, 0)
+            message = NewNode(joiner, hops, 0)
         self.send(nearer.contact, message)
         return True
 

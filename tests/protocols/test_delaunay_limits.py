@@ -9,7 +9,7 @@ import pytest
 from delaunay_world import CODEC
 from hypothesis import given
 from hypothesis import strategies as st
-from lone_delaunay import contact, founder, hear, hello, meet, ring, sends, wake_until
+from lone_delaunay import contact, founder, hear, hello, meet, ring, sends, sent, wake_until
 
 from opus_delaunay import SPEC, DelaunaySettings
 from opus_delaunay.candidates import MOST_CANDIDATES, MOST_TOMBSTONES, Tombstones
@@ -26,6 +26,7 @@ from opus_delaunay.messages import (
 )
 from opus_delaunay.settings import choose_address
 from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress
+from opus_socket.core.effects import Send
 from opus_socket.core.wire import ProtocolMessage
 from opus_socket.errors import ConfigurationError, LocalProtocolError
 
@@ -73,8 +74,8 @@ def test_no_message_breaks_a_node(
         now += pause
         wake_until(node, now)
         for effect in hear(node, message, sender, now):
-            if hasattr(effect, "message"):
-                CODEC.encode(effect.message)
+            if isinstance(effect, Send):
+                CODEC.decode(CODEC.encode(effect.message), Counter())
         for neighbor in ring(node):
             assert len(neighbor) == 2
             assert neighbor != node.address
@@ -165,6 +166,13 @@ def test_tombstones_and_nonces_are_forgotten_in_time() -> None:
     assert stones.find(gone.address, gone, 3.5) is None
     assert stones.expire(3.5)
     assert not stones.expire(3.5)
+
+
+def test_the_count_of_hops_stops_where_its_field_ends() -> None:
+    node = founder(0, 0)
+    meet(node, contact(5, 5))
+    done = hear(node, NewNode(contact(9, 9), 2**32 - 1, 0), contact(50, 50))
+    assert [message.hops for message in sent(done, NewNode)] == [2**32 - 1]
 
 
 def test_nonces_are_never_zero() -> None:
