@@ -52,7 +52,7 @@ class Measurement:
         unit: of the values.
         values: one a run.
         beside: what else was measured, or the goal that was set.
-        beside_values: its values, in the same unit.
+        beside_values: its values in the same unit, one a run too, or a goal.
     """
 
     workload: str
@@ -65,8 +65,13 @@ class Measurement:
 
     @property
     def ratio(self) -> float:
-        """The value as a part of what it is compared with."""
-        return median(self.values) / median(self.beside_values)
+        """The value as a part of what it is compared with: the median over pairs of runs that were
+        made one after the other, because from one pair to the next a shared machine changes.
+        """
+        if len(self.values) != len(self.beside_values):
+            return median(self.values) / median(self.beside_values)
+        pairs = zip(self.values, self.beside_values, strict=True)
+        return median(value / beside for value, beside in pairs)
 
     def as_json(self) -> str:
         """One object on one line."""

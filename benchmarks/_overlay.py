@@ -6,18 +6,25 @@ it shares no code with the protocol.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 import trio
 from _common import MeasurementError
 from attrs import frozen
 
 from opus_socket import NotJoinedError, OverlayConfig, OverlaySocket
+from opus_socket.cli.pipes import JsonReader
 from opus_socket.simulator.checkers.delaunay import Point, discrepancies, reference_triangulation
 
 LOOK_EVERY = 0.05
 FORM_TIMEOUT = 60.0
 MAXIMUM_PACKET = 32_768
+_COMMAND = (sys.executable, "-m", "opus_socket.cli")
+_SERVER = ("rendezvous", "--listen", "127.0.0.1:0", "--json")
 Triangulation = Mapping[Point, Sequence[Point]]
 
 
@@ -31,6 +38,29 @@ def tcp_config(point: Point, server: object) -> OverlayConfig:
         socket_adapter={"kind": "tcp", "maximum_packet_length": MAXIMUM_PACKET},
         rendezvous={"server": str(server)},
     )
+
+
+@asynccontextmanager
+async def open_server() -> AsyncIterator[str]:
+    """A rendezvous server in a process of its own; its endpoint."""
+    async with trio.open_nursery() as nursery:
+        process: trio.Process = await nursery.start(
+            functools.partial(
+                trio.run_process,
+                [*_COMMAND, *_SERVER],
+                stdout=subprocess.PIPE,
+                # What it logs is no part of what a benchmark says.
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )
+        )
+        assert process.stdout is not None
+        match await anext(JsonReader(process.stdout), None):
+            case {"listen": str(endpoint)}:
+                yield endpoint
+            case other:
+                raise MeasurementError(f"the rendezvous server did not start: it said {other!r}")
+        process.terminate()
 
 
 async def form(sockets: Sequence[OverlaySocket], points: Sequence[Point]) -> None:

@@ -30,13 +30,12 @@ from typing import Protocol
 import trio
 from _bare import Bare
 from _common import Measurement, MeasurementError, Printer, run
-from _overlay import Overlay, form, tcp_config
+from _overlay import Overlay, form, open_server, tcp_config
 from _remote import open_bare, open_overlay
 
 from opus_socket import open_host
 from opus_socket.config import LoggingConfig
 from opus_socket.logs import configure_logging
-from opus_socket.rendezvous.serve import serve
 from opus_socket.simulator.checkers.delaunay import Point
 
 SIZES = (64, 1024, 16_384)
@@ -132,8 +131,7 @@ async def measure_all(
     printer: Printer, workloads: Sequence[str], sizes: Sequence[int], runs: int, seconds: float
 ) -> None:
     """Measure each workload with each size."""
-    async with trio.open_nursery() as nursery:
-        server = await nursery.start(serve, "127.0.0.1:0")
+    async with open_server() as server:
         for name in workloads:
             members, opened = WORKLOADS[name]
             async with opened(server) as sides:
@@ -142,7 +140,6 @@ async def measure_all(
                     printer.add(
                         Measurement(name, size, members, "k messages/s", ours, "bare Trio", bare)
                     )
-        nursery.cancel_scope.cancel()
 
 
 async def compare(
