@@ -11,6 +11,7 @@ from math import inf
 
 from attrs import define, field
 
+from opus_delaunay.messages import Hello
 from opus_socket.core.addresses import Contact, LogicalAddress
 
 MOST_CANDIDATES = 256
@@ -28,6 +29,7 @@ class Candidate:
         since: when it was first asked, in seconds.
         asked_at: when it was last asked.
         rejected: whether it answered that it is no neighbor.
+        told: the last Hello that it was sent.
     """
 
     address: LogicalAddress
@@ -36,6 +38,7 @@ class Candidate:
     since: float
     asked_at: float
     rejected: bool = False
+    told: Hello | None = None
 
 
 @define(eq=False)

