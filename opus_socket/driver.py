@@ -86,7 +86,7 @@ class Host:
     _turns: int = field(default=0, init=False)
     _turn_ended: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
     _writers: list[Writer] = field(factory=list, init=False)
-    _flushed_in: int = field(default=-1, init=False)
+    _sent_in: int = field(default=-1, init=False)
     _looking: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
 
@@ -207,7 +207,6 @@ class Host:
 
     def flush(self) -> None:
         """Write what was queued on any connection."""
-        self._flushed_in = self._turns
         while self._writers:
             writers, self._writers = self._writers, []
             for writer in writers:
@@ -305,7 +304,8 @@ class Host:
         """Write now what an application has just sent, unless it has sent before in this turn:
         then more may follow, and the loop's next turn writes all of it at once.
         """
-        if self._flushed_in != self._turns:
+        if self._sent_in != self._turns:
+            self._sent_in = self._turns
             self.flush()
         self.wake()
 
@@ -330,6 +330,8 @@ class Host:
     def close(self) -> None:
         """Close every socket at once, and end the loop."""
         self._closed = True
+        for member in list(self.members.values()):
+            self.dismiss(member)
         for port in list(self._ports.values()):
             self.close_port(port)
         groups, self._groups = self._groups, []

@@ -151,26 +151,30 @@ async def open_port(host: Host, config: OverlayConfig, meeting: Meeting) -> Port
         ConfigurationError: the address cannot be listened at.
     """
     address, number = await _listen_address(config, meeting)
-    with_udp = config.node_adapter.kind == "udp"
-    with_tcp = config.socket_adapter.kind == "tcp" or not with_udp
+    use = _use(config)
+    advertised = await _advertised(config, use)
     try:
-        udp, tcp = _bind_both(address, number, with_udp, with_tcp)
+        udp, tcp = _bind_both(address, number, use is not Use.TCP, use is not Use.UDP)
     except OSError as error:
         raise _refused("node_adapter.listen", config.node_adapter.listen, error) from error
-    number = next(sock for sock in (udp, tcp) if sock is not None).getsockname()[1]
-    use = Use.BOTH if with_udp and with_tcp else Use.UDP if with_udp else Use.TCP
-    endpoints = await _advertised(config, meeting, address, number, use)
+    # Nothing waits from here on, so nobody can cancel and leave them open.
+    sockets = [sock for sock in (udp, tcp) if sock is not None]
     if udp is not None and meeting.group is not None:
         interface = _interface(config, address, meeting.group)
         try:
             send_to_group_from(udp, interface)
         except OSError as error:
+            for sock in sockets:
+                sock.close()
             raise _refused("node_adapter.multicast_interface", interface, error) from error
+    if not advertised:
+        host_address = _found_out(address, meeting)
+        advertised = (Endpoint(host_address, sockets[0].getsockname()[1], use),)
     port = Port(
-        endpoints[0],
-        endpoints,
+        advertised[0],
+        advertised,
         None if udp is None else UdpPort(host, udp),
-        None if tcp is None else TcpPort(host, tcp, endpoints[0], host.lost),
+        None if tcp is None else TcpPort(host, tcp, advertised[0], host.lost),
     )
     host.add_port(port)
     return port
@@ -209,7 +213,8 @@ async def _resolve(key: str, name: str, number: int, v6: bool) -> str:
     family = socket.AF_INET6 if v6 else socket.AF_INET
     try:
         found = await trio.socket.getaddrinfo(name, number, family=family, type=socket.SOCK_DGRAM)
-    except OSError as error:
+    # A name that cannot even be asked for is a UnicodeError.
+    except (OSError, UnicodeError) as error:
         kind = "IPv6" if v6 else "IPv4"
         raise ConfigurationError(
             f"{key}: cannot find an {kind} address of {name!r} ({error}); give an address, or "
@@ -218,24 +223,27 @@ async def _resolve(key: str, name: str, number: int, v6: bool) -> str:
     return str(ipaddress.ip_address(str(found[0][4][0]).partition("%")[0]))
 
 
-async def _advertised(
-    config: OverlayConfig, meeting: Meeting, address: str, number: int, use: Use
-) -> tuple[Endpoint, ...]:
-    """By which endpoints others reach this one: as configured, else where it listens, else by
-    the address from which it would send to those whom it looks for.
+def _use(config: OverlayConfig) -> Use:
+    """What the endpoint's port number is for."""
+    if config.node_adapter.kind == "tcp":
+        return Use.TCP
+    return Use.BOTH if config.socket_adapter.kind == "tcp" else Use.UDP
+
+
+async def _advertised(config: OverlayConfig, use: Use) -> tuple[Endpoint, ...]:
+    """By which endpoints others reach this one, as far as that is configured."""
+    key = "node_adapter.advertise"
+    pairs = [parse_host_port(text, key=key) for text in config.node_adapter.advertise]
+    return tuple([Endpoint(await _resolve(key, name, n, ":" in name), n, use) for name, n in pairs])
+
+
+def _found_out(address: str, meeting: Meeting) -> str:
+    """Where others reach this process: where it listens, or else the address from which it would
+    send to those whom it looks for.
     """
-    given = config.node_adapter.advertise
-    if given:
-        pairs = [parse_host_port(text, key="node_adapter.advertise") for text in given]
-        return tuple(
-            [
-                Endpoint(await _resolve("node_adapter.advertise", name, n, ":" in name), n, use)
-                for name, n in pairs
-            ]
-        )
     if not ipaddress.ip_address(address).is_unspecified:
-        return (Endpoint(address, number, use),)
-    return (Endpoint(_source_toward(meeting.first_target, meeting.v6), number, use),)
+        return address
+    return _source_toward(meeting.first_target, meeting.v6)
 
 
 def _source_toward(target: tuple[str, int], v6: bool) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from itertools import count
 from random import Random
 from weakref import WeakValueDictionary
@@ -103,9 +103,11 @@ class OverlayHost:
     def close(self) -> None:
         """Close everything at once."""
         self._closed = True
-        for sock in list(self._sockets.values()):
-            sock.close()
-        self._host.close()
+        # Each is closed, even when another one's core has crashed.
+        with ExitStack() as stack:
+            stack.callback(self._host.close)
+            for sock in self._sockets.values():
+                stack.callback(sock.close)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -146,8 +148,8 @@ async def open_host() -> AsyncIterator[OverlayHost]:
         # A cancellation from outside has been seen by the body, or is none of its business.
         nursery.cancel_scope.shield = True
     try:
-        overlay_host.close()
-        host.poller.close()
+        with closing(host.poller):
+            overlay_host.close()
     finally:
         if crash is not None:
             raise OverlayError(f"the overlay's background task crashed: {crash!r}") from crash

@@ -78,7 +78,7 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
 
     def __attrs_post_init__(self) -> None:
         self._inbox = self._make_inbox(self.config.socket.receive_buffer)
-        self._intake = Intake(lambda: self._senders.unpark_all())
+        self._intake = Intake(self._senders.unpark_all)
 
     def __repr__(self) -> str:
         where = f"at {self.address}" if self._joined and not self._closed else "not joined"
@@ -149,15 +149,16 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         """Close at once: goodbye is said, what is queued may be lost."""
         if self._closed:
             return
-        if self._member is not None:
-            self._stop(self._member)
         self._closed = True
-        self._inbox.close()
-        self._senders.unpark_all()
-        for subscription in list(self._subscriptions):
-            subscription.close()
-        if self._owns_port:
-            self._host.close_port(self._port)
+        try:
+            if self._member is not None:
+                self._stop(self._member)
+        finally:
+            self._inbox.close()
+            for subscription in list(self._subscriptions):
+                subscription.close()
+            if self._owns_port:
+                self._host.close_port(self._port)
 
     async def wait_stable(self) -> None:
         """Wait until the node has found its place again; it may lose it while others come and go.
@@ -353,6 +354,8 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         contact = Contact(None, incarnation, index, self._port.endpoints)
         core = OverlayCore(self._settings, contact, Random(self._rng.getrandbits(64)))
         self._settled, self._join_error = trio.Event(), None
+        # Nobody waits for outputs of an earlier stay.
+        self._intake = Intake(self._senders.unpark_all)
         self._inbox.closed = False
         self._core = core
         place = Contact(None, 0, index, (self._port.endpoint,))

@@ -21,7 +21,7 @@ Ready = Callable[[int], None]
 """Called with the mask of READ and WRITE that holds for a socket."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Poller:
     """A set of sockets, each with what to call when it is ready.
 

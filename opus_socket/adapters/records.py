@@ -50,7 +50,7 @@ def select_record(route: Route) -> bytes:
     return record(Kind.SELECT, b"".join([word.to_bytes(_WORD) for word in route]))
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class RecordReader:
     """Takes what comes on one connection apart.
 

@@ -374,6 +374,8 @@ class OverlayCore:
                     out.append(Forward(self.engine.resume(message, now)))
                 case Emit():
                     out.append(effect)
+                case _:
+                    raise TypeError(f"not an effect of a service: {effect!r}")
 
     def _perform(self, effects: Iterable[object], now: float, out: list[CoreEffect]) -> None:
         """Carry out effects in order; those that they lead to come after them."""

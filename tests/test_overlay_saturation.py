@@ -1,0 +1,165 @@
+"""Overlays under more load than they can carry: nobody waits for ever, and memory is bounded."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from random import Random
+
+import pytest
+import trio
+
+from opus_socket import OverlayHost, OverlaySocket
+from opus_socket.adapters.base import Route
+from opus_socket.adapters.records import open_record, record, select_record
+from opus_socket.core import datagram
+from opus_socket.core.addresses import Endpoint
+from opus_socket.core.effects import Kind
+from support import LINE, PATIENCE, TRANSPORTS, overlay, until
+
+BOUNDS = {
+    "socket.send_buffer": 20_000,
+    "socket.receive_buffer": 20_000,
+    "socket.stall_timeout": 0.3,
+}
+PAYLOAD = b"x" * 1000
+GRID = ("0,0", "1000,10", "2000,0", "10,1000", "1010,1010", "2000,1010")
+FLOOD = 100_000
+
+
+@pytest.mark.parametrize("transport", ["hand-over", "tcp", "shared tcp"])
+@pytest.mark.parametrize("places", [LINE, GRID], ids=["line", "grid"])
+async def test_members_that_relay_for_each_other_never_wait_in_a_circle(
+    places: tuple[str, ...], transport: str
+) -> None:
+    """Everybody sends to all through everybody, and one of them does not read: all senders go on,
+    those who read get messages of each, and every output holds its bound.
+    """
+    async with overlay(places, TRANSPORTS[transport], BOUNDS) as (host, sockets):
+        stopped, *reading = sockets[::-1]
+        heard = {sock.address: set[object]() for sock in reading}
+        sent = dict.fromkeys([sock.address for sock in sockets], 0)
+        most = 0
+
+        async def send(sock: OverlaySocket) -> None:
+            for _ in range(300):
+                await sock.send_to_all(PAYLOAD)
+                sent[sock.address] += 1
+
+        async def receive(sock: OverlaySocket) -> None:
+            nonlocal most
+            while True:
+                for message in await sock.receive_batch():
+                    heard[sock.address].add(message.source)
+                flows = [flow for each in sockets for flow in each.statistics().flows]
+                most = max(most, *[flow.queued for flow in flows])
+
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as readers:
+                for sock in reading:
+                    readers.start_soon(receive, sock)
+                async with trio.open_nursery() as senders:
+                    for sock in sockets:
+                        senders.start_soon(send, sock)
+                readers.cancel_scope.cancel()
+        assert set(sent.values()) == {300}
+        for sock in reading:
+            assert heard[sock.address] == {each.address for each in sockets if each is not sock}
+        # The bound, and one read of each input: of each neighbor, and of the application itself.
+        assert most < 20_000 + len(sockets) * (1 << 16)
+        assert stopped.statistics().flows[0].dropped > 0
+        await until(host, lambda: all(sock.stable for sock in sockets))
+
+
+@asynccontextmanager
+async def _flooded() -> AsyncIterator[tuple[OverlayHost, OverlaySocket, OverlaySocket]]:
+    """Two members, checked to be as they were: stable, talking, and no larger than before."""
+    async with overlay(LINE[:2], TRANSPORTS["tcp"]) as (host, (a, b)):
+        await a.send_to_all(b"before")
+        assert (await b.receive()).payload == b"before"
+        gc.collect()
+        before = len(gc.get_objects())
+        yield host, a, b
+        gc.collect()
+        assert len(gc.get_objects()) - before < 3000
+        assert [a.neighbors, b.neighbors] == [(b.address,), (a.address,)]
+        await a.send_to_all(b"after")
+        with trio.fail_after(5):
+            assert (await b.receive()).payload == b"after"
+
+
+def _garbage(rng: Random, route: Route) -> Callable[[], bytes]:
+    bodies = [rng.randbytes(rng.randrange(200)) for _ in range(1000)]
+    heads = [datagram.HEADER.pack(1, kind, 0, *route) for kind in range(8)]
+    heads += [datagram.HEADER.pack(2, 2, 0, *route), datagram.HEADER.pack(1, 2, 9, *route), b""]
+    return lambda: rng.choice(heads) + rng.choice(bodies)
+
+
+async def test_a_flood_of_garbage_datagrams_leaves_nothing_behind() -> None:
+    async with _flooded() as (host, a, b):
+        tag = a._settings.overlay_id.tag
+        garbage = _garbage(Random(1), Route(tag, b.contact.index, a.contact.index))
+        target = b.contact.endpoints[0][:2]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            received = b.statistics().udp
+            assert received is not None
+            already = received.received
+            for _ in range(FLOOD // 100):
+                for _ in range(100):
+                    sock.sendto(garbage(), target)
+                await host._host.wait_turn()
+        # Hardly any is lost by the system, because the host is given its turns.
+        await until(host, lambda: _received(b) - already > 0.9 * FLOOD)
+        core = b.statistics().core
+        assert core is not None
+        assert sum(core.refused.values()) + sum(host.statistics().refused.values()) > 0.8 * FLOOD
+        assert len(core.refused) < 50
+        assert len(host.statistics().refused) < 20
+
+
+def _received(sock: OverlaySocket) -> int:
+    udp = sock.statistics().udp
+    assert udp is not None
+    return udp.received
+
+
+async def test_a_flood_of_garbage_records_leaves_nothing_behind() -> None:
+    """Connections that break the protocol are closed, others stay; nothing grows."""
+    rng = Random(2)
+    async with _flooded() as (host, a, b):
+        tag = a._settings.overlay_id.tag
+        digest = host._host.digest(tag)
+        assert digest is not None
+        target = b.contact.endpoints[0][:2]
+        records = 0
+        while records < FLOOD:
+            stream = trio.SocketStream(trio.socket.socket())
+            await stream.socket.connect(target)
+            local = Endpoint("127.0.0.1", stream.socket.getsockname()[1])
+            route = Route(tag, b.contact.index, rng.randrange(3))
+            head = open_record(local, tag, digest) + select_record(route)
+            body = b"".join(
+                bytes((rng.choice((2, 2, 4, 5, 6, 200)),)) + len(each).to_bytes(3) + each
+                for each in (rng.randbytes(rng.randrange(40)) for _ in range(2000))
+            )
+            records += 2000
+            end = rng.choice((record(Kind.OVERLAY, os.urandom(500)), b"\0\0\0", b""))
+            with suppress(trio.BrokenResourceError):
+                await stream.send_all(head + body + end)
+            await stream.aclose()
+        await until(host, lambda: _connections(b) == 1)
+        refused = host.statistics().refused
+        assert refused["unknown_kind"] > 0.2 * FLOOD
+        core = b.statistics().core
+        assert core is not None
+        assert sum(core.refused.values()) > 0.5 * FLOOD
+
+
+def _connections(sock: OverlaySocket) -> int:
+    tcp = sock.statistics().tcp
+    assert tcp is not None
+    return tcp.connections
