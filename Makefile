@@ -40,7 +40,7 @@ $(DEV): pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 	@touch $(BASE) $@
 
 demo: $(BASE)
-	$(BIN)/opus-socket demo \
+	@$(BIN)/opus-socket demo \
 		$(if $(MEMBERS),--members $(MEMBERS)) \
 		$(if $(PROCESSES),--processes $(PROCESSES)) \
 		$(if $(PROTOCOL),--protocol $(PROTOCOL)) \

@@ -12,6 +12,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 default_role = "code"  # our docstrings write `name`, as Markdown does
 
+napoleon_use_ivar = True  # the attributes of a named tuple are described once
+
 html_theme = "furo"
 html_title = "opus-socket"
 

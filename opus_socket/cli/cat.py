@@ -16,6 +16,8 @@ from opus_socket import (
     LogicalAddress,
     MessageLost,
     MessagesDropped,
+    NeighborAdded,
+    NeighborRemoved,
     OverlayConfig,
     OverlaySocket,
     open_overlay_socket,
@@ -146,12 +148,23 @@ def log_joined(sock: OverlaySocket) -> None:
 
 
 async def log_events(events: EventSubscription) -> None:
-    """Log what happens to a member: losses as warnings, everything else for those who look."""
+    """Log what happens to a member: losses as warnings, neighbors that come
+    and go, everything else for those who look.
+    """
     async for event in events:
-        if isinstance(event, MessageLost | MessagesDropped):
-            _log.warning(str(event))
-        else:
-            _log.debug(str(event))
+        match event:
+            case MessageLost(destination=destination, reason=reason, at=at):
+                whom = "everybody" if destination is None else str(destination)
+                _log.warning(f"a message to {whom} was lost at {at}: {reason}")
+            case MessagesDropped(count=count, reason=reason, neighbor=neighbor):
+                where = "here, unread" if neighbor is None else f"on the way to {neighbor}"
+                _log.warning(f"{count} messages were dropped {where}: {reason}")
+            case NeighborAdded(contact=contact):
+                _log.info(f"{contact.address} is a neighbor")
+            case NeighborRemoved(contact=contact):
+                _log.info(f"{contact.address} is no neighbor any more")
+            case _:
+                _log.debug(str(event))
 
 
 def _parse_address(config: OverlayConfig, text: str) -> LogicalAddress:

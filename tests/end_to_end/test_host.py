@@ -67,7 +67,7 @@ def test_print_shows_receiver_source_and_bytes(start: Start, server: str, overla
         host.prints(f"^[0-9,]+\t{source}\t".encode() + rb"\xff\t$")
     host.signal(signal.SIGTERM)
     for _ in range(2):
-        cat.logs("NeighborRemoved")
+        cat.logs("is no neighbor")
     assert host.ends() == 0
 
 
