@@ -45,7 +45,7 @@ from opus_socket.simulator.checkers.delaunay import Point, reference_triangulati
 MESSAGES_GOAL = 45.0
 SLOW_FROM = 2000
 BURST = 256
-SELDOM = 50_000
+SELDOM = 500_000
 
 
 @frozen
