@@ -309,6 +309,11 @@ class Host:
             self.flush()
         self.wake()
 
+    def check_open(self) -> None:
+        """Raises `trio.ClosedResourceError` once it is closed."""
+        if self._closed:
+            raise trio.ClosedResourceError("this host is closed; open another one")
+
     @property
     def idle(self) -> bool:
         """Whether everything queued has been handed to the system."""

@@ -149,15 +149,17 @@ async def open_port(host: Host, config: OverlayConfig, meeting: Meeting) -> Port
 
     Raises:
         ConfigurationError: the address cannot be listened at.
+        trio.ClosedResourceError: the host was closed meanwhile.
     """
     address, number = await _listen_address(config, meeting)
     use = _use(config)
     advertised = await _advertised(config, use)
+    # Nothing waits from here on, so nobody can cancel and leave sockets open.
+    host.check_open()
     try:
         udp, tcp = _bind_both(address, number, use is not Use.TCP, use is not Use.UDP)
     except OSError as error:
         raise _refused("node_adapter.listen", config.node_adapter.listen, error) from error
-    # Nothing waits from here on, so nobody can cancel and leave them open.
     sockets = [sock for sock in (udp, tcp) if sock is not None]
     if udp is not None and meeting.group is not None:
         interface = _interface(config, address, meeting.group)
@@ -185,10 +187,12 @@ async def open_group(host: Host, config: OverlayConfig, meeting: Meeting) -> Non
 
     Raises:
         ConfigurationError: the group cannot be joined.
+        trio.ClosedResourceError: the host was closed meanwhile.
     """
     if meeting.group is None:
         return
     address, _ = await _listen_address(config, meeting)
+    host.check_open()
     try:
         sock = join_group(*meeting.group, _interface(config, address, meeting.group))
     except OSError as error:

@@ -38,7 +38,6 @@ class OverlayHost:
     )
     _opened: Iterator[int] = field(factory=count, init=False)
     _opening: trio.Lock = field(factory=trio.Lock, init=False)
-    _closed: bool = field(default=False, init=False)
 
     async def open_socket(
         self, config: OverlayConfig, *, rng: Random | None = None
@@ -59,11 +58,10 @@ class OverlayHost:
         settings_key = (config.rendezvous, config.node_adapter, config.socket_adapter.kind)
         own = config.node_adapter.socket_per_node
         async with self._opening:
-            self._check_open()
+            self._host.check_open()
             meeting = self._meetings.get(settings_key)
             if meeting is None:
                 meeting = await find_meeting(config)
-                self._check_open()
                 await open_group(self._host, config, meeting)
                 self._meetings[settings_key] = meeting
             port = None if own else self._ports.get(settings_key)
@@ -102,16 +100,11 @@ class OverlayHost:
 
     def close(self) -> None:
         """Close everything at once."""
-        self._closed = True
         # Each is closed, even when another one's core has crashed.
         with ExitStack() as stack:
             stack.callback(self._host.close)
             for sock in self._sockets.values():
                 stack.callback(sock.close)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("this host is closed; open another one")
 
 
 @asynccontextmanager

@@ -351,11 +351,12 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
     def _begin(self) -> Member:
         index = self._host.next_index()
         incarnation = time.time_ns() // 1_000_000 << 20 | secrets.randbits(20)
+        if self._core is not None:
+            # A clock may stand still between two stays, or be set back.
+            incarnation = max(incarnation, self._core.contact.incarnation + 1)
         contact = Contact(None, incarnation, index, self._port.endpoints)
         core = OverlayCore(self._settings, contact, Random(self._rng.getrandbits(64)))
         self._settled, self._join_error = trio.Event(), None
-        # Nobody waits for outputs of an earlier stay.
-        self._intake = Intake(self._senders.unpark_all)
         self._inbox.closed = False
         self._core = core
         place = Contact(None, 0, index, (self._port.endpoint,))

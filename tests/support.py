@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from random import Random
 
 import trio
+from attrs import define, field
 
 from opus_socket import OverlayConfig, OverlayHost, OverlaySocket, open_host
 
@@ -88,8 +89,14 @@ def is_settled(sockets: Sequence[OverlaySocket]) -> bool:
     )
 
 
+@define(eq=False)
 class Resolver(trio.abc.HostnameResolver):
-    """Names without a network."""
+    """Names without a network: `here` is at 127.0.0.1, `six` at ::1, `slow` is here once it is
+    told to answer; nobody else is known.
+    """
+
+    asked: trio.Event = field(factory=trio.Event)
+    answer: trio.Event = field(factory=trio.Event)
 
     async def getaddrinfo(  # type: ignore[override]
         self,
@@ -102,7 +109,10 @@ class Resolver(trio.abc.HostnameResolver):
     ) -> Sequence[tuple[int, int, int, str, tuple[str, int]]]:
         await trio.lowlevel.checkpoint()
         assert isinstance(port, int)
-        if host == b"here.example" and family == socket.AF_INET:
+        if host == b"slow.example":
+            self.asked.set()
+            await self.answer.wait()
+        if host in (b"here.example", b"slow.example") and family == socket.AF_INET:
             return [(family, type, proto, "", ("127.0.0.1", port))]
         if host == b"six.example" and family == socket.AF_INET6:
             return [(family, type, proto, "", ("::1", port))]

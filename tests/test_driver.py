@@ -16,8 +16,8 @@ from opus_socket import driver
 from opus_socket.adapters.base import EVERY_INDEX, Route
 from opus_socket.adapters.flow import FlowSettings, Output
 from opus_socket.adapters.inbox import Inbox
-from opus_socket.adapters.pool import TcpPort, listen
-from opus_socket.adapters.udp import UdpPort, bind
+from opus_socket.adapters.pool import TcpPort
+from opus_socket.adapters.udp import UdpPort
 from opus_socket.core import datagram
 from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint, LogicalAddress, OverlayID
 from opus_socket.core.contacts import FinderSettings
@@ -29,6 +29,7 @@ from opus_socket.core.node import Mode
 from opus_socket.core.overlay import CoreSettings, OverlayCore
 from opus_socket.driver import Host
 from opus_socket.member import Member, Port
+from opus_socket.opening import _bind_both
 
 PATIENCE = 10.0
 LAB = OverlayID("lab")
@@ -42,9 +43,11 @@ class Bench:
     events: dict[int, list[Event]] = field(factory=dict)
 
     def port(self) -> Port:
-        tcp = listen("127.0.0.1", 0)
+        udp_socket, tcp = _bind_both("127.0.0.1", 0, True, True)
+        assert udp_socket is not None
+        assert tcp is not None
         endpoint = Endpoint("127.0.0.1", tcp.getsockname()[1])
-        udp = UdpPort(self.host, bind(*endpoint[:2]))
+        udp = UdpPort(self.host, udp_socket)
         port = Port(endpoint, (endpoint,), udp, TcpPort(self.host, tcp, endpoint, self.host.lost))
         self.host.add_port(port)
         return port

@@ -15,6 +15,19 @@ from opus_socket.opening import Meeting, find_meeting
 from support import LINE, TRANSPORTS, Resolver, at, configure, overlay, until
 
 
+def free_number() -> int:
+    """A port number that was free for datagrams and connections alike, and is seldom chosen."""
+    for number in range(20_000 + os.getpid() % 10_000, 32_000):
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            try:
+                tcp.bind(("127.0.0.1", number))
+                udp.bind(("127.0.0.1", number))
+            except OSError:
+                continue
+            return number
+    raise AssertionError("every port is taken")
+
+
 async def refusal(**changes: object) -> str:
     """What opening with these settings says."""
     before = len(os.listdir("/dev/fd"))
@@ -42,8 +55,9 @@ async def test_a_port_in_use_is_named_with_a_remedy(kind: socket.SocketKind) -> 
 
 async def test_a_port_that_is_used_by_datagrams_only_suits_the_udp_adapters() -> None:
     """Only what is needed is opened."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        listen = {"node_adapter.listen": f"127.0.0.1:{taken.getsockname()[1]}"}
+    number = free_number()
+    with socket.create_server(("127.0.0.1", number)):
+        listen = {"node_adapter.listen": f"127.0.0.1:{number}"}
         async with open_overlay_socket(configure(TRANSPORTS["udp"], listen)) as sock:
             await sock.join()
             assert [each.use for each in sock.contact.endpoints] == [Use.UDP]
@@ -160,25 +174,33 @@ async def test_an_interface_that_is_none_is_named() -> None:
         assert text.startswith("rendezvous.multicast = '239.1.2.3:2424' cannot be used: ")
 
 
-async def test_a_group_that_could_not_be_joined_is_tried_again() -> None:
+async def test_a_group_that_could_not_be_joined_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A failed opening is not remembered as a success."""
-    bad = configure(
-        {
-            "rendezvous.multicast": "239.1.2.3:2424",
-            "node_adapter.multicast_interface": "203.0.113.9",
-        }
-    )
+    monkeypatch.setattr("opus_socket.opening.join_group", _not_permitted)
+    config = configure({"rendezvous.multicast": "239.1.2.3:2424"})
     async with open_host() as host:
         for _ in range(2):
-            with pytest.raises(ConfigurationError):
-                await host.open_socket(bad)
+            with pytest.raises(ConfigurationError, match=r"rendezvous\.multicast"):
+                await host.open_socket(config)
         assert host.statistics().udp == ()
 
 
+async def test_a_group_that_cannot_be_sent_to_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opus_socket.opening.send_to_group_from", _not_permitted)
+    text = await refusal(
+        node_adapter__multicast_interface="127.0.0.1", rendezvous__multicast="239.1.2.3:2424"
+    )
+    assert text.startswith("node_adapter.multicast_interface = '127.0.0.1' cannot be used: ")
+
+
+def _not_permitted(*_: object) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
 async def test_members_find_each_other_by_the_group() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        number = probe.getsockname()[1]
+    number = free_number()
     group = {"rendezvous.multicast": f"239.255.77.78:{number}", **TRANSPORTS["tcp"]}
     async with open_host() as one, open_host() as two:
         first = await one.open_socket(configure(group))
@@ -192,9 +214,7 @@ async def test_members_find_each_other_by_the_group() -> None:
 
 async def test_what_is_advertised_is_what_others_are_told() -> None:
     """In that order; the first that answers is used."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        number = probe.getsockname()[1]
+    number = free_number()
     advertise = {
         **TRANSPORTS["tcp"],
         "node_adapter.listen": f"0.0.0.0:{number}",

@@ -319,6 +319,25 @@ async def test_a_cancelled_wait_for_stability_changes_nothing() -> None:
         await sock.wait_stable()
 
 
+@pytest.mark.parametrize("transport", ["hand-over", "tcp"])
+async def test_a_cancelled_end_of_a_host_has_ended_it(transport: str) -> None:
+    """Wherever it is cancelled, every socket is closed and nothing stays open."""
+    before = len(os.listdir("/dev/fd"))
+    for steps in count():
+        assert steps < MOST_STEPS
+        with trio.fail_after(PATIENCE):
+            async with overlay(LINE[:2], TRANSPORTS[transport]) as (host, (a, b)):
+                await a.send_batch([PAYLOAD] * 50)
+                done = await completes(steps, host.aclose)
+                for sock in (a, b):
+                    with pytest.raises(trio.ClosedResourceError):
+                        await sock.receive()
+        assert len(os.listdir("/dev/fd")) == before
+        if done:
+            break
+    assert steps > 0
+
+
 @pytest.mark.parametrize("transport", list(TRANSPORTS))
 async def test_a_cancelled_opening_leaves_nothing_open(transport: str) -> None:
     """Neither of a socket nor of its host."""

@@ -19,7 +19,7 @@ from opus_socket import (
     open_overlay_socket,
 )
 from opus_socket.driver import Host
-from support import LINE, TRANSPORTS, at, configure, overlay, until
+from support import LINE, TRANSPORTS, Resolver, at, configure, overlay, until
 
 
 class OurError(Exception):
@@ -190,6 +190,36 @@ async def test_a_host_that_is_closed_by_one_task_ends_what_others_wait_for() -> 
             nursery.start_soon(receive)
             await wait_all_tasks_blocked()
             host.close()
+
+
+@pytest.mark.parametrize(
+    "waits_for",
+    [
+        {"rendezvous.buddies": ["slow.example:9"]},
+        {"node_adapter.listen": "slow.example:0"},
+        {"node_adapter.advertise": ["slow.example:9"]},
+        {"node_adapter.listen": "slow.example:0", "rendezvous.multicast": "239.1.2.3:2424"},
+    ],
+    ids=["buddies", "listen", "advertise", "group"],
+)
+async def test_a_host_that_is_closed_while_a_socket_opens_opens_nothing(
+    waits_for: dict[str, object],
+) -> None:
+    """Whatever the opening waits for, also when the block has ended by then."""
+    names = Resolver()
+    trio.socket.set_custom_hostname_resolver(names)
+    before = descriptors()
+    async with trio.open_nursery() as nursery:
+        async with open_host() as host:
+
+            async def open_too_late() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await host.open_socket(configure(waits_for))
+
+            nursery.start_soon(open_too_late)
+            await names.asked.wait()
+        names.answer.set()
+    assert descriptors() == before
 
 
 async def test_sockets_that_meet_alike_share_their_ports() -> None:

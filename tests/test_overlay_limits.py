@@ -21,8 +21,9 @@ from opus_socket import (
     Unstable,
     open_overlay_socket,
 )
+from opus_socket.core.engine import EngineStatistics
 from opus_socket.subscription import MAX_EVENTS, EventSubscription
-from support import LINE, TRANSPORTS, configure, overlay, until
+from support import LINE, TRANSPORTS, at, configure, overlay, until
 
 LONGEST = 16_384 - 24 - 20 - 4
 PAYLOAD = b"x" * 1000
@@ -66,10 +67,10 @@ async def test_a_refused_call_changes_nothing(call: Call) -> None:
     """It says what is allowed; nothing was sent, and no sequence number was used."""
     async with overlay(LINE[:2]) as (_, (sock, other)):
         await sock.send_to_all(b"before")
-        core = sock.statistics().core
+        before = _engine(sock)
         with pytest.raises(LocalProtocolError, match=r"allowed"):
             await call(sock)
-        assert sock.statistics().core == core
+        assert _engine(sock) == before
         await sock.send_to_all(b"after")
         with trio.fail_after(5):
             messages = [await other.receive() for _ in range(2)]
@@ -77,6 +78,12 @@ async def test_a_refused_call_changes_nothing(call: Call) -> None:
         first, second = [message.id for message in messages]
         assert first is not None
         assert second == (first[0], first[1] + 1)
+
+
+def _engine(sock: OverlaySocket) -> EngineStatistics:
+    core = sock.statistics().core
+    assert core is not None
+    return core.engine
 
 
 async def test_an_empty_batch_is_nothing() -> None:
@@ -314,6 +321,33 @@ async def test_leaving_the_block_writes_out_what_is_queued() -> None:
         await until(host, lambda: other.neighbors == ())
 
 
+@pytest.mark.parametrize("end", ["leave", "close"])
+async def test_a_socket_that_leaves_unread_messages_does_not_stop_its_endpoint(end: str) -> None:
+    """Others at the same endpoint share its connections, which waited for its full buffer."""
+    shared = {"socket.local_handover": False, "socket.stall_timeout": 60.0}
+    full = {**shared, "socket.receive_buffer": 2000}
+    async with overlay(LINE[:1], TRANSPORTS["tcp"], shared) as (host, (sender,)):
+        reader = await host.open_socket(configure(full, at("0,1000"), buddy=sender))
+        other = await host.open_socket(configure(full, at("1000,0"), buddy=sender))
+        assert reader._port is other._port
+        await reader.join()
+        await other.join()
+        await until(host, lambda: len(sender.neighbors) == 2 and sender.stable)
+        sending = [reader.address, other.address]
+        while not reader._inbox.output.closed:
+            await sender.send(sending[0], PAYLOAD)
+        await sender.send(sending[1], b"behind it")
+        for _ in range(5):
+            await host._host.wait_turn()
+        assert len(other._inbox) == 0
+        if end == "leave":
+            await reader.leave()
+        else:
+            reader.close()
+        with trio.fail_after(5):
+            assert (await other.receive()).payload == b"behind it"
+
+
 async def test_a_sender_that_waits_is_told_when_its_socket_leaves() -> None:
     bounds = {"socket.send_buffer": 1000, "socket.receive_buffer": 1000}
     async with overlay(LINE[:2], bounds) as (_, (left, _)), trio.open_nursery() as nursery:
@@ -335,3 +369,18 @@ async def test_a_sender_that_waits_is_told_when_its_socket_leaves() -> None:
         with trio.CancelScope() as scope:
             scope.cancel()
             await left.leave()
+
+
+async def test_a_member_that_comes_back_does_not_wait_for_its_former_self() -> None:
+    """What nobody took before it left holds back no message of its next stay."""
+    bounds = {"socket.send_buffer": 1000, "socket.receive_buffer": 1000}
+    async with overlay(LINE[:2], bounds) as (_, (_, sock)):
+        with trio.fail_after(5):
+            while not sock._intake.blocked:
+                sock.send_to_all_nowait(PAYLOAD)
+                await trio.lowlevel.checkpoint()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await sock.leave()
+        await sock.join()
+        sock.send_to_all_nowait(PAYLOAD)

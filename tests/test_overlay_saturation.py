@@ -18,7 +18,7 @@ from opus_socket.adapters.records import open_record, record, select_record
 from opus_socket.core import datagram
 from opus_socket.core.addresses import Endpoint
 from opus_socket.core.effects import Kind
-from support import LINE, PATIENCE, TRANSPORTS, overlay, until
+from support import LINE, PATIENCE, TRANSPORTS, TRIANGLE, overlay, until
 
 BOUNDS = {
     "socket.send_buffer": 20_000,
@@ -31,7 +31,7 @@ FLOOD = 100_000
 
 
 @pytest.mark.parametrize("transport", ["hand-over", "tcp", "shared tcp"])
-@pytest.mark.parametrize("places", [LINE, GRID], ids=["line", "grid"])
+@pytest.mark.parametrize("places", [LINE, TRIANGLE, GRID], ids=["line", "triangle", "grid"])
 async def test_members_that_relay_for_each_other_never_wait_in_a_circle(
     places: tuple[str, ...], transport: str
 ) -> None:

@@ -113,7 +113,7 @@ async def test_closing_ends_every_call_that_waits() -> None:
         ended: list[str] = []
 
         async def wait(name: str, call: Call) -> None:
-            with pytest.raises(trio.ClosedResourceError):
+            with pytest.raises(trio.ClosedResourceError), trio.fail_after(PATIENCE):
                 await call(sock)
             ended.append(name)
 
@@ -189,7 +189,7 @@ async def test_a_join_that_another_task_ends_does_not_wait_for_ever(end: str) ->
         async with trio.open_nursery() as nursery:
 
             async def join() -> None:
-                with pytest.raises(expected):
+                with pytest.raises(expected), trio.fail_after(PATIENCE):
                     await sock.join()
 
             nursery.start_soon(join)
@@ -206,7 +206,7 @@ async def test_leaving_ends_a_wait_for_stability() -> None:
         async with trio.open_nursery() as nursery:
 
             async def wait() -> None:
-                with pytest.raises(NotJoinedError):
+                with pytest.raises(NotJoinedError), trio.fail_after(PATIENCE):
                     await sock.wait_stable()
 
             nursery.start_soon(wait)
@@ -278,8 +278,12 @@ async def test_after_leaving_queued_messages_remain_readable() -> None:
             await sock.receive_batch()
 
 
-async def test_a_member_that_comes_back_has_a_higher_incarnation() -> None:
-    """And is a new neighbor to the others, although its address is the same."""
+async def test_a_member_that_comes_back_has_a_higher_incarnation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also when the clock is set back. To the others it is a new neighbor, at the same address."""
+    clock = iter(range(2_000_000_000_000_000_000, 0, -10_000_000_000))
+    monkeypatch.setattr("opus_socket.overlay_socket.time.time_ns", lambda: next(clock))
     async with overlay(LINE[:2]) as (host, (other, sock)):
         before = sock.contact
         await sock.leave()

@@ -26,11 +26,29 @@ def push(way: TcpLink, data: bytes = DATA) -> None:
     way.push([data], len(data), 1)
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port where nobody listens."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+class Dead:
+    """Endpoints where nobody listens, and nobody else can begin to."""
+
+    def __init__(self) -> None:
+        self.sockets: list[socket.socket] = []
+
+    def __call__(self) -> Endpoint:
+        self.sockets.append(socket.socket())
+        self.sockets[-1].bind(("127.0.0.1", 0))
+        return Endpoint(*self.sockets[-1].getsockname())
+
+    def listen(self) -> socket.socket:
+        """The last of them comes to life."""
+        self.sockets[-1].listen()
+        return self.sockets[-1]
+
+
+@pytest.fixture
+def dead() -> Iterator[Dead]:
+    endpoints = Dead()
+    yield endpoints
+    for sock in endpoints.sockets:
+        sock.close()
 
 
 @pytest.fixture
@@ -50,10 +68,11 @@ def deaf() -> Iterator[Endpoint]:
         each.close()
 
 
-def test_nobody_there_is_reported_and_tried_again_later_and_later(board: Board) -> None:
+def test_nobody_there_is_reported_and_tried_again_later_and_later(board: Board, dead: Dead) -> None:
     port = board.listen(settings=PoolSettings(retry_after=0.5, longest_retry=2.0))
-    place = ("127.0.0.1", free_port())
-    way = link(board, port, contact(Endpoint(*place)))
+    nobody = dead()
+    place = nobody[:2]
+    way = link(board, port, contact(nobody))
     waits = []
 
     def has_lost(count: int) -> Callable[[], bool]:
@@ -76,19 +95,18 @@ def test_nobody_there_is_reported_and_tried_again_later_and_later(board: Board) 
     assert way.output.queued == len(DATA)
 
 
-def test_a_connection_that_succeeds_ends_the_back_off(board: Board) -> None:
+def test_a_connection_that_succeeds_ends_the_back_off(board: Board, dead: Dead) -> None:
     port = board.listen(settings=PoolSettings(retry_after=0.5))
-    number = free_port()
-    way = link(board, port, contact(Endpoint("127.0.0.1", number)))
+    way = link(board, port, contact(dead()))
     push(way)
     turn_until(lambda: len(board.lost) == 1, board)
-    with socket.create_server(("127.0.0.1", number)) as server:
-        board.clock += 0.5
-        push(way)
-        turn_until(lambda: way.output.queued == 0, board)
-        accepted, _ = server.accept()
-        assert DATA in accepted.recv(1 << 16)
-        accepted.close()
+    server = dead.listen()
+    board.clock += 0.5
+    push(way)
+    turn_until(lambda: way.output.queued == 0, board)
+    accepted, _ = server.accept()
+    assert DATA in accepted.recv(1 << 16)
+    accepted.close()
     turn_until(lambda: len(board.lost) == 2, board)
     assert board.lost[1][1] == "closed by the other end"
     push(way)
@@ -110,11 +128,10 @@ def test_an_endpoint_that_never_answers_is_given_up(board: Board, deaf: Endpoint
     assert board.timers == 0
 
 
-def test_the_second_endpoint_is_used_when_the_first_is_dead(make_board: Boards) -> None:
+def test_the_second_endpoint_is_used_when_the_first_is_dead(make_board: Boards, dead: Dead) -> None:
     a, b = make_board(), make_board()
     port, there = a.listen(), b.listen()
-    dead = Endpoint("127.0.0.1", free_port())
-    way = link(a, port, contact(dead, there.local))
+    way = link(a, port, contact(dead(), there.local))
     push(way)
     turn_until(lambda: bool(b.frames_in), a, b)
     assert a.lost == []
@@ -153,13 +170,13 @@ def test_the_first_endpoint_is_preferred(make_board: Boards) -> None:
     assert port.statistics().dialed == 1
 
 
-def test_all_endpoints_dead_are_all_reported(board: Board) -> None:
+def test_all_endpoints_dead_are_all_reported(board: Board, dead: Dead) -> None:
     port = board.listen()
-    dead = [Endpoint("127.0.0.1", free_port()) for _ in range(3)]
-    way = link(board, port, contact(*dead))
+    endpoints = [dead() for _ in range(3)]
+    way = link(board, port, contact(*endpoints))
     push(way)
     turn_until(lambda: len(board.lost) == 3, board)
-    assert [place for place, _ in board.lost] == [each[:2] for each in dead]
+    assert [place for place, _ in board.lost] == [each[:2] for each in endpoints]
     assert (way.output.queued, way.output.dropped) == (0, 1)
 
 
@@ -283,9 +300,9 @@ def test_a_claimed_endpoint_of_another_address_is_read_only(make_board: Boards) 
     assert a.lost == []
 
 
-def test_whoever_connects_truly_is_answered_on_its_connection(board: Board) -> None:
+def test_whoever_connects_truly_is_answered_on_its_connection(board: Board, dead: Dead) -> None:
     port = board.listen()
-    claimed = Endpoint("127.0.0.1", free_port())
+    claimed = dead()
     with introduced(port, claimed) as client:
         turn_until(lambda: bool(board.frames_in), board)
         way = link(board, port, contact(claimed))
@@ -298,10 +315,10 @@ def test_whoever_connects_truly_is_answered_on_its_connection(board: Board) -> N
     assert board.lost == [(claimed[:2], "closed by the other end")]
 
 
-def test_a_newer_connection_takes_the_place_of_an_older_one(board: Board) -> None:
+def test_a_newer_connection_takes_the_place_of_an_older_one(board: Board, dead: Dead) -> None:
     """A member that came back is written to where it is now."""
     port = board.listen()
-    claimed = Endpoint("127.0.0.1", free_port())
+    claimed = dead()
     with introduced(port, claimed) as old:
         turn_until(lambda: len(board.frames_in) == 1, board)
         with introduced(port, claimed) as new:
@@ -316,13 +333,12 @@ def test_a_newer_connection_takes_the_place_of_an_older_one(board: Board) -> Non
             assert board.lost == []
 
 
-def test_a_port_that_finishes_writes_what_is_queued(make_board: Boards) -> None:
+def test_a_port_that_finishes_writes_what_is_queued(make_board: Boards, dead: Dead) -> None:
     """Also what waits for a connection that is being dialed, at whichever endpoint."""
     a, b = make_board(), make_board()
     port, there = a.listen(), b.listen()
-    dead = Endpoint("127.0.0.1", free_port())
     push(link(a, port, contact(there.local)), frame(b"x" * 60_000))
-    push(link(a, port, contact(dead, there.local)), frame(b"last"))
+    push(link(a, port, contact(dead(), there.local)), frame(b"last"))
     port.finish()
     turn_until(lambda: port.quiet, a, b)
     assert sorted(b.payloads, key=len) == [b"last", b"x" * 60_000]
