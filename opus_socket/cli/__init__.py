@@ -6,12 +6,13 @@ configuration, 130 interrupted. An `OverlayError` is one line, never a traceback
 
 The rooms: a module or package for each verb (`rendezvous`, `cat`, `host`, `demo`, `simulate`,
 `protocols`, `config`); `options` (the options that make a configuration, the same for every
-verb); `streams`, `pipes` and `signals` (standard streams, lines of JSON, and being told to end,
-under Trio).
+verb); `outputs` (files that options name); `streams`, `pipes` and `signals` (standard streams,
+lines of JSON, and being told to end, under Trio).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -43,7 +44,9 @@ _STATUS: tuple[tuple[type[BaseException], int], ...] = (
     (ConfigurationError, 2),
     (JoinError, 2),  # another configuration would join
     (OverlayError, 1),
+    (OSError, 1),  # there is no room for what it has to say, see _is_foreseen
 )
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class LazyGroup(click.Group):
@@ -75,7 +78,7 @@ class LazyGroup(click.Group):
             finally:
                 # Here, not when the interpreter ends, a reader that has gone can be told apart.
                 sys.stdout.flush()
-        except (OverlayError, KeyboardInterrupt, BrokenPipeError, BaseExceptionGroup) as error:
+        except (OverlayError, KeyboardInterrupt, OSError, BaseExceptionGroup) as error:
             ctx.exit(_report(error))
 
 
@@ -98,7 +101,7 @@ def main() -> None:
 def _report(error: BaseException) -> int:
     """Say in one line what went wrong; the exit status."""
     leaves = list(_leaves(error))
-    if not all(isinstance(leaf, tuple(kind for kind, _ in _STATUS)) for leaf in leaves):
+    if not all(map(_is_foreseen, leaves)):
         raise error  # a defect of ours: its traceback is what we want to see
     leaf, status = next(
         (leaf, status) for kind, status in _STATUS for leaf in leaves if isinstance(leaf, kind)
@@ -112,10 +115,19 @@ def _report(error: BaseException) -> int:
         if type(leaf) is OverlayError and cause is not None:  # a background task crashed
             text += f" ({type(cause).__name__}: {' '.join(str(cause).splitlines())})"
         click.echo(f"opus-socket: error: {text}", err=True)
-    elif isinstance(leaf, BrokenPipeError):
+    elif isinstance(leaf, OSError):
+        if not isinstance(leaf, BrokenPipeError):
+            text = f"the output cannot be written: {leaf.strerror}"
+            click.echo(f"opus-socket: error: {text}", err=True)
         # What is still buffered can go nowhere; the interpreter would complain when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
+
+
+def _is_foreseen(leaf: BaseException) -> bool:
+    if isinstance(leaf, OSError) and not isinstance(leaf, BrokenPipeError):
+        return leaf.errno in _NO_ROOM
+    return isinstance(leaf, tuple(kind for kind, _ in _STATUS))
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -10,13 +10,13 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 import click
 from rich.console import Console
 
 from opus_socket import registry
 from opus_socket.cli.options import layer_options, take_layers
+from opus_socket.cli.outputs import OutputFile
 from opus_socket.config import Layer, OverlayConfig
 from opus_socket.core.addresses import LogicalAddress
 from opus_socket.core.setting_types import plain
@@ -88,7 +88,6 @@ _SECONDS = click.FloatRange(0)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.option(
     "--dump",
-    type=click.File("w", encoding="utf-8", lazy=False, atomic=True),
     metavar="FILE",
     help="Write every member, its neighbors and the underlay's delays as JSON.",
 )
@@ -108,7 +107,7 @@ def command(
     partition: float,
     addresses: Path | None,
     as_json: bool,
-    dump: TextIO | None,
+    dump: str | None,
     **options: object,
 ) -> None:
     """Simulate an overlay: members join, faults befall them, the result is judged.
@@ -119,6 +118,9 @@ def command(
     base = Layer("default", {"overlay_id": "simulation"})
     config, _ = OverlayConfig.layered(base, *take_layers(options))
     configure_logging(config.logging)
+    output = None if dump is None else OutputFile("--dump", dump)
+    if output is not None:
+        output.check()
     places: tuple[LogicalAddress, ...] = ()
     if addresses is not None:
         places = read_addresses(addresses, registry.protocol(config.node.protocol))
@@ -136,12 +138,14 @@ def command(
     with _progress() as progress, _no_collector():
         experiment = Experiment(scenario, progress)
         report = experiment.run()
-    if dump is not None:
-        dump.write(json.dumps(experiment.dump(), default=plain))
-    if as_json:
-        click.echo(json.dumps(report.as_json(), default=plain))
-    else:
-        _print(report)
+    try:
+        if output is not None:
+            output.write(json.dumps(experiment.dump(), default=plain))
+    finally:  # what was simulated for so long is told even when it cannot be kept
+        if as_json:
+            click.echo(json.dumps(report.as_json(), default=plain))
+        else:
+            _print(report)
     if not report.legitimate:
         context.exit(1)
 

@@ -17,6 +17,7 @@ import trio
 from attrs import define, field, frozen
 
 from opus_socket import LogicalAddress, OverlayMessage
+from opus_socket.cli.outputs import write_all
 from opus_socket.core.node import ProtocolSpec
 from opus_socket.errors import ConfigurationError
 
@@ -154,6 +155,4 @@ def _read() -> bytes:
 
 
 def _write(data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(1, rest) :]
+    write_all(1, data)

@@ -92,8 +92,8 @@ def summary_of(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def describe(outcome: Outcome, picture: str) -> None:
-    """Print what came of a demonstration, for people."""
+def describe(outcome: Outcome, picture: str | None) -> None:
+    """Print what came of a demonstration, for people, and where its picture is if there is one."""
     plan = outcome.plan
     console = Console()
     if not console.is_terminal:
@@ -115,7 +115,7 @@ def describe(outcome: Outcome, picture: str) -> None:
         else f"{plan.file} ({_count(outcome.size, 'byte')}) did not reach "
         f"{', '.join(map(str, _without(outcome)))}",
         f"SHA-256 {outcome.sha256} at {delivered} of {_count(plan.members, 'member')}",
-        f"picture: {picture}",
+        "no picture" if picture is None else f"picture: {picture}",
     )
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

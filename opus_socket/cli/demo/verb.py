@@ -16,6 +16,7 @@ import trio
 from opus_socket import registry
 from opus_socket.cli.demo.run import Plan, demonstrate
 from opus_socket.cli.demo.show import Show, describe, picture_of, summary_of
+from opus_socket.cli.outputs import OutputFile
 from opus_socket.config import LoggingConfig
 from opus_socket.errors import ConfigurationError, OverlayError
 from opus_socket.logs import configure_logging
@@ -60,18 +61,23 @@ def command(
     registry.protocol(protocol)
     path = sample_file() if file is None else Path(file)
     check_readable(path)
-    check_writable(Path(svg))
+    output = OutputFile("--svg", svg)
+    output.check()
     plan = Plan(path, members, min(members, processes), protocol)
     with Show(plan) as show:
         outcome = trio.run(demonstrate, plan, show)
+    picture: str | None = svg
+    problem: OverlayError | None = None
     try:
-        Path(svg).write_text(picture_of(outcome), encoding="utf-8")
-    except OSError as error:
-        raise OverlayError(f"the picture {svg!r} cannot be written: {error.strerror}") from error
+        output.write(picture_of(outcome))
+    except OverlayError as error:  # what came of it is told all the same
+        picture, problem = None, error
     if as_json:
-        click.echo(json.dumps({**summary_of(outcome), "svg": svg}))
+        click.echo(json.dumps({**summary_of(outcome), "svg": picture}))
     else:
-        describe(outcome, svg)
+        describe(outcome, picture)
+    if problem is not None:
+        raise problem
     if len(outcome.delivered) < members:
         sys.exit(1)
 
@@ -114,21 +120,3 @@ def check_readable(file: Path) -> None:
         ) from error
     if not regular:
         raise ConfigurationError(f"FILE = {str(file)!r} is not a regular file; name one, or none")
-
-
-def check_writable(file: Path) -> None:
-    """Refuse at once what could not be written at the end.
-
-    Raises:
-        ConfigurationError: the picture cannot be written there.
-    """
-    folder = file.absolute().parent
-    if (
-        file.is_dir()
-        or not folder.is_dir()
-        or not os.access(file if file.exists() else folder, os.W_OK)
-    ):
-        raise ConfigurationError(
-            f"--svg = {str(file)!r} cannot be written; name a file in a folder that exists and "
-            "that you may write to"
-        )
