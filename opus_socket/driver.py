@@ -25,7 +25,7 @@ from itertools import chain, count, islice
 import trio
 from attrs import define, field, frozen
 
-from opus_socket.adapters.base import EVERY_INDEX, READ_SIZE, Route, Writer
+from opus_socket.adapters.base import EVERY_INDEX, LONGEST_FRAME, READ_SIZE, Feeder, Route, Writer
 from opus_socket.adapters.flow import Output
 from opus_socket.adapters.local import LocalLink
 from opus_socket.adapters.poller import Poller
@@ -42,7 +42,6 @@ TURN_BUDGET = 0.002
 LATEST_WAKE = 0.5
 LOOK_AROUND = 0.25
 MAX_LOCAL_MESSAGES = 1 << 17
-MAX_MESSAGE_SPACE = 1 << 17
 
 
 @frozen
@@ -71,7 +70,7 @@ class Host:
     """
 
     poller: Poller = field(factory=Poller)
-    buffer: bytearray = field(factory=lambda: bytearray(READ_SIZE + MAX_MESSAGE_SPACE))
+    buffer: bytearray = field(factory=lambda: bytearray(READ_SIZE + LONGEST_FRAME))
     members: dict[tuple[int, int], Member] = field(factory=dict, init=False)
     _by_tag: dict[int, dict[int, Member]] = field(factory=dict, init=False)
     _ports: dict[Place, Port] = field(factory=dict, init=False)
@@ -80,7 +79,7 @@ class Host:
     _timers: list[tuple[float, int, Callable[[], None]]] = field(factory=list, init=False)
     _order: Iterator[int] = field(factory=count, init=False)
     _refused: Counter[str] = field(factory=Counter, init=False)
-    _local_links: deque[LocalLink] = field(factory=deque, init=False)
+    _feeders: deque[Feeder] = field(factory=deque, init=False)
     _local_messages: deque[tuple[Route, Kind, bytes, Contact]] = field(factory=deque, init=False)
     _sleep: trio.CancelScope | None = field(default=None, init=False)
     _turns: int = field(default=0, init=False)
@@ -96,7 +95,7 @@ class Host:
         """Drive everything until cancelled or closed."""
         while not self._closed:
             with trio.CancelScope(deadline=self._next_wake()) as self._sleep:
-                if self._local_links or self._local_messages:
+                if self._feeders or self._local_messages:
                     await trio.lowlevel.checkpoint()
                 else:
                     await self.poller.wait()
@@ -135,11 +134,11 @@ class Host:
                 return
 
     def _hand_over(self, limit: float) -> None:
-        while self._local_messages or self._local_links:
+        while self._local_messages or self._feeders:
             if self._local_messages:
                 self.message(*self._local_messages.popleft())
-            if self._local_links:
-                self._local_links.popleft().run()
+            if self._feeders:
+                self._feeders.popleft().run()
             if self.now() > limit:
                 return
 
@@ -200,6 +199,11 @@ class Host:
     def refuse(self, kind: str, tag: int | None = None) -> None:
         """Count bytes that break the protocol."""
         self._refused[kind] += 1
+
+    def run_later(self, feeder: Feeder) -> None:
+        """It can feed its outputs again."""
+        self._feeders.append(feeder)
+        self.wake()
 
     def flush_later(self, writer: Writer) -> None:
         """It has something to write at the next flush."""
@@ -317,7 +321,7 @@ class Host:
     @property
     def idle(self) -> bool:
         """Whether everything queued has been handed to the system."""
-        return not self._local_links and all(
+        return not self._feeders and all(
             port.tcp is None or port.tcp.idle for port in self._ports.values()
         )
 
@@ -392,7 +396,7 @@ class Host:
         route = Route(member.tag, contact.index, member.index)
         link: Link
         if member.local_handover and contact.endpoints[0][:2] in self._ports:
-            link = LocalLink(self, route, member.place, output, self._local_link_ready)
+            link = LocalLink(self, route, member.place, output)
         elif member.port.tcp is not None:
             link = TcpLink(self, member.port.tcp, contact, route, output)
         else:
@@ -400,10 +404,6 @@ class Host:
             link = UdpLink(member.port.udp, contact, route, output, member.maximum_packet)
         member.links[contact] = link
         return link
-
-    def _local_link_ready(self, link: LocalLink) -> None:
-        self._local_links.append(link)
-        self.wake()
 
     def _anyone(self, route: Route, sender: Contact) -> list[Member]:
         """Members for whom a message without an index is: all of them for the group's, one for an

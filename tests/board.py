@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import heapq
 import select
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from itertools import count
 
 from attrs import define, field
 
-from opus_socket.adapters.base import READ_SIZE, Route, Writer
+from opus_socket.adapters.base import LONGEST_FRAME, READ_SIZE, Feeder, Route, Writer
 from opus_socket.adapters.flow import FlowSettings, Output
 from opus_socket.adapters.poller import Poller
 from opus_socket.adapters.pool import PoolSettings, TcpPort, listen
@@ -42,22 +42,26 @@ class Board:
         refused: what was counted.
         lost: what connections reported as lost.
         blockers: outputs that whatever is fed is told of, as far as they are closed.
+        gates: an output that all frames of a route feed, where there is one.
         relay: called with every run of frames.
         attended: how often an output asked to be looked at.
+        feeders: those that can go on, and have not yet.
     """
 
     clock: float = 0.0
     digests: dict[int, bytes] = field(factory=lambda: {TAG: DIGEST})
     poller: Poller = field(factory=Poller)
-    buffer: bytearray = field(factory=lambda: bytearray(READ_SIZE + (1 << 17)))
+    buffer: bytearray = field(factory=lambda: bytearray(READ_SIZE + LONGEST_FRAME))
     messages: list[tuple[Route, Kind, bytes, Contact]] = field(factory=list)
     frames_in: list[tuple[Route, bytes, Contact]] = field(factory=list)
     refused: Counter[str] = field(factory=Counter)
     lost: list[tuple[tuple[str, int], str]] = field(factory=list)
     blockers: list[Output] = field(factory=list)
+    gates: dict[Route, Output] = field(factory=dict)
     relay: Callable[[memoryview], None] | None = None
     attended: int = 0
     ports: list[TcpPort] = field(factory=list)
+    feeders: deque[Feeder] = field(factory=deque)
     turns: int = 0
     _timers: list[tuple[float, int, Callable[[], None]]] = field(factory=list)
     _writers: list[Writer] = field(factory=list)
@@ -89,7 +93,8 @@ class Board:
         if self.relay is not None and start:
             self.relay(frames[:start])
         if blockers is not None:
-            blockers += [output for output in self.blockers if output.closed]
+            fed = [*self.blockers, *filter(None, [self.gates.get(route)])]
+            blockers += [output for output in fed if output.closed]
         return start, broken
 
     def digest(self, tag: int) -> bytes | None:
@@ -97,6 +102,9 @@ class Board:
 
     def refuse(self, kind: str, tag: int | None = None) -> None:
         self.refused[kind] += 1
+
+    def run_later(self, feeder: Feeder) -> None:
+        self.feeders.append(feeder)
 
     def flush_later(self, writer: Writer) -> None:
         self._writers.append(writer)
@@ -131,8 +139,16 @@ class Board:
         for call, mask in ready:
             call(mask)
         due = self._run_timers()
+        fed = self.run_feeders()
         self.flush()
-        return bool(ready) or due
+        return bool(ready) or due or fed
+
+    def run_feeders(self) -> bool:
+        """Let those go on that had to wait; whether there were any."""
+        waiting, self.feeders = self.feeders, deque()
+        for feeder in waiting:
+            feeder.run()
+        return bool(waiting)
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""

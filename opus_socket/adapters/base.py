@@ -15,10 +15,13 @@ from opus_socket.adapters.poller import Poller
 from opus_socket.core.addresses import Contact
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
-from opus_socket.core.message import version_and_size
+from opus_socket.core.message import HEADER_SIZE, VERSION, version_and_size
 
 READ_SIZE = 1 << 16
 """Bytes of one read."""
+
+LONGEST_FRAME = 1 << 17
+"""Bytes that a read buffer has room for beside one read: no header can promise more."""
 
 EVERY_INDEX = -1
 """In a route: every member of the overlay, for what came from the multicast group. Never sent."""
@@ -43,6 +46,13 @@ class Writer(Protocol):
 
     def flush(self) -> None:
         """Write what can be written now."""
+
+
+class Feeder(Protocol):
+    """Something that feeds outputs, and had to wait until they are open."""
+
+    def run(self) -> None:
+        """Feed them, as far as they take it."""
 
 
 class Switchboard(Protocol):
@@ -83,6 +93,9 @@ class Switchboard(Protocol):
     def refuse(self, kind: str, tag: int | None = None) -> None:
         """Count bytes that break the protocol."""
 
+    def run_later(self, feeder: Feeder) -> None:
+        """It can feed its outputs again; to be said once until its `run`."""
+
     def flush_later(self, writer: Writer) -> None:
         """It has something to write at the next flush; to be said once until then."""
 
@@ -105,6 +118,19 @@ class Link(Protocol):
 
     def close(self) -> None:
         """The neighbor is none any more."""
+
+
+def whole_frames(data: memoryview) -> tuple[int, str | None]:
+    """The bytes of whole frames at the beginning of `data`, and what is wrong with the next one."""
+    start, end = 0, len(data)
+    while end - start >= HEADER_SIZE:
+        version, length = version_and_size(data, start)
+        if version != VERSION:
+            return start, "version"
+        if start + length > end:
+            break
+        start += length
+    return start, None
 
 
 def split_frames(data: memoryview, maximum: int) -> Iterator[tuple[memoryview, int]]:

@@ -169,6 +169,10 @@ class Output:
         return self.settings.overflow is Overflow.EVICT and self.queued >= self.settings.limit
 
 
+def attended_by_nobody() -> None:
+    """For an output that time does not change: it drains, or is given up with its owner."""
+
+
 @define(eq=False, repr=False)
 class Intake:
     """Something that feeds outputs and must wait while one of them is closed.

@@ -7,7 +7,7 @@ with the same back-pressure; only the wire is left out.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from attrs import define, field
 
@@ -26,14 +26,12 @@ class LocalLink:
         route: between which virtual nodes.
         sender: where the feeding member is.
         output: its bounds.
-        runnable: called when there is something to hand over.
     """
 
     host: Switchboard
     route: Route
     sender: Contact
     output: Output
-    runnable: Callable[[LocalLink], None]
     _queue: deque[tuple[bytes, int]] = field(factory=deque, init=False)
     _intake: Intake = field(init=False)
     _listed: bool = field(default=False, init=False)
@@ -71,4 +69,4 @@ class LocalLink:
     def _list(self) -> None:
         if not self._listed and self._queue and not self._intake.blocked:
             self._listed = True
-            self.runnable(self)
+            self.host.run_later(self)

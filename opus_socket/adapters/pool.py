@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from attrs import define, field, frozen
 
 from opus_socket.adapters.base import Route, Switchboard
-from opus_socket.adapters.flow import Output
+from opus_socket.adapters.flow import FlowSettings, Output, attended_by_nobody
 from opus_socket.adapters.poller import READ
 from opus_socket.adapters.tcp import Connection, tune
 from opus_socket.core.addresses import Contact, Endpoint, Use
@@ -39,6 +39,7 @@ class PoolSettings:
         dial_apart: after so long without an answer the contact's next endpoint is dialed, too.
         dial_timeout: after so long an endpoint that does not answer is given up.
         open_timeout: after so long a connection that says nothing is closed.
+        kept: bytes that all of them together may keep for routes that are paused.
         retry_after: how long an endpoint that failed is not dialed; doubles with each failure.
         longest_retry: where the doubling ends.
     """
@@ -47,6 +48,7 @@ class PoolSettings:
     dial_apart: float = 0.25
     dial_timeout: float = 5.0
     open_timeout: float = 10.0
+    kept: int = 1 << 26
     retry_after: float = 0.5
     longest_retry: float = 4.0
 
@@ -59,12 +61,14 @@ class TcpStatistics:
         connections: open now.
         dialed, accepted: opened so far, from here and from elsewhere.
         failed: ended by an error or by the other end.
+        kept: bytes that were read for routes that are paused.
     """
 
     connections: int
     dialed: int
     accepted: int
     failed: int
+    kept: int
 
 
 @define(eq=False)
@@ -107,6 +111,7 @@ class TcpPort:
     _dials: dict[int, _Dial] = field(factory=dict, init=False)
     _held: dict[int, Connection] = field(factory=dict, init=False)
     _failures: dict[Place, tuple[float, float]] = field(factory=dict, init=False)
+    _kept: Output = field(init=False)
     _finished: bool = field(default=False, init=False)
     _ticking: bool = field(default=False, init=False)
     _dialed: int = field(default=0, init=False)
@@ -114,6 +119,7 @@ class TcpPort:
     _failed: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._kept = Output(None, FlowSettings(self.settings.kept), attended_by_nobody)
         self.host.poller.add(self.listener, READ, self._accept)
 
     def connection_to(self, contact: Contact) -> Connection | None:
@@ -159,7 +165,9 @@ class TcpPort:
 
     def statistics(self) -> TcpStatistics:
         """Figures so far."""
-        return TcpStatistics(len(self._connections), self._dialed, self._accepted, self._failed)
+        return TcpStatistics(
+            len(self._connections), self._dialed, self._accepted, self._failed, self._kept.queued
+        )
 
     # What connections report
 
@@ -261,7 +269,14 @@ class TcpPort:
             self._dialed += 1
             now = self.host.now()
             connection = Connection(
-                self.host, self, sock, self.local, dialed=True, since=now, remote=endpoint
+                self.host,
+                self,
+                sock,
+                self.local,
+                dialed=True,
+                since=now,
+                endpoint_kept=self._kept,
+                remote=endpoint,
             )
             self._connections[id(connection)] = self._by_place[endpoint[:2]] = connection
             self._dials[id(connection)] = dial
@@ -295,7 +310,13 @@ class TcpPort:
                 continue
             self._accepted += 1
             connection = Connection(
-                self.host, self, sock, self.local, dialed=False, since=self.host.now()
+                self.host,
+                self,
+                sock,
+                self.local,
+                dialed=False,
+                since=self.host.now(),
+                endpoint_kept=self._kept,
             )
             self._connections[id(connection)] = connection
             self._keep_watch()
@@ -367,7 +388,7 @@ class TcpLink:
     def evict(self) -> None:
         """Give up on a neighbor that takes nothing."""
         if self._connection is not None:
-            self._connection.fail("evicted: it took no byte for too long", "evicted")
+            self._connection.evict(self.route)
 
     def close(self) -> None:
         """The connection stays for whoever else uses it."""

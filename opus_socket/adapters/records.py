@@ -2,7 +2,8 @@
 
 Its one rule: nothing is believed and nothing is kept. A record is `u8 kind | u24 length | body`;
 `open` introduces the endpoint at the other end and an overlay that it has members of, `select`
-says between which virtual nodes the records that follow go. Of a record of overlay messages whole
+says between which virtual nodes the records that follow go, `pause` and `resume` say of which
+route the other end wants no overlay messages for now. Of a record of overlay messages whole
 frames are handed on as they come, of an unknown one nothing; no other record is longer than a
 datagram's body. What breaks the protocol ends the connection.
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 
+from opus_socket.adapters.backlog import Backlogs
 from opus_socket.adapters.base import Route, Switchboard
 from opus_socket.adapters.flow import Output
 from opus_socket.core.addresses import WORD_MAX, Contact, Endpoint
@@ -47,7 +49,12 @@ def open_record(local: Endpoint, tag: int, digest: bytes) -> bytes:
 
 def select_record(route: Route) -> bytes:
     """The record that says between which virtual nodes those go that follow."""
-    return record(Kind.SELECT, b"".join([word.to_bytes(_WORD) for word in route]))
+    return record(Kind.SELECT, route_bytes(route))
+
+
+def route_bytes(route: Route) -> bytes:
+    """A route, as it stands in `select`, `pause` and `resume`."""
+    return b"".join([word.to_bytes(_WORD) for word in route])
 
 
 @define(eq=False, repr=False)
@@ -55,14 +62,18 @@ class RecordReader:
     """Takes what comes on one connection apart.
 
     Args:
-        host: whom messages and frames are handed to.
+        host: whom messages are handed to.
+        backlogs: whom frames are handed to.
         remote: the endpoint at the other end; None until it has said so.
         opened: called whenever an endpoint has introduced itself.
+        regulated: called with a route and whether the other end has paused it.
     """
 
     host: Switchboard
+    backlogs: Backlogs
     remote: Endpoint | None
     opened: Callable[[], None]
+    regulated: Callable[[Route, bool], None]
     _digests: dict[int, bytes] = field(factory=dict, init=False)
     _route: Route | None = field(default=None, init=False)
     _sender: Contact | None = field(default=None, init=False)
@@ -74,7 +85,7 @@ class RecordReader:
 
         Args:
             data: what came, after what the last call was not done with.
-            blockers: outputs that are closed now are added to it.
+            blockers: outputs that must open before more is read are added to it.
 
         Raises:
             RemoteProtocolError: the other end breaks the protocol.
@@ -129,7 +140,7 @@ class RecordReader:
         """A part of a record of overlay messages, or of one that is skipped."""
         if self._skipping or self._route is None or self._sender is None:
             return len(data)
-        used, broken = self.host.frames(self._route, data, self._sender, blockers)
+        used, broken = self.backlogs.take(self._route, data, self._sender, blockers)
         if broken is None and used < len(data) == self._left:
             broken = "partial_frame"
         if broken is not None:
@@ -141,6 +152,8 @@ class RecordReader:
             self._take_open(body)
         elif kind is Kind.SELECT:
             self._take_select(body)
+        elif kind in (Kind.PAUSE, Kind.RESUME):
+            self.regulated(_parse_route(body, "bad_pause"), kind is Kind.PAUSE)
         elif self._route is None or self._sender is None:
             self.host.refuse("unselected")
         elif kind is not Kind.PROTOCOL or self._agrees(self._route.tag):
@@ -164,10 +177,13 @@ class RecordReader:
         self.opened()
 
     def _take_select(self, body: bytes) -> None:
-        if len(body) != 3 * _WORD or self.remote is None:
-            raise RemoteProtocolError("bad_select", f"{len(body)} bytes, or not opened")
-        tag, to_index, from_index = [
-            int.from_bytes(body[at : at + _WORD]) for at in range(0, len(body), _WORD)
-        ]
-        self._route = Route(tag, to_index, from_index)
-        self._sender = Contact(None, 0, from_index, (self.remote,))
+        if self.remote is None:
+            raise RemoteProtocolError("bad_select", "not opened")
+        self._route = _parse_route(body, "bad_select")
+        self._sender = Contact(None, 0, self._route.from_index, (self.remote,))
+
+
+def _parse_route(body: bytes, kind: str) -> Route:
+    if len(body) != 3 * _WORD:
+        raise RemoteProtocolError(kind, f"{len(body)} bytes")
+    return Route(*[int.from_bytes(body[at : at + _WORD]) for at in range(0, len(body), _WORD)])

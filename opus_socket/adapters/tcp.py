@@ -2,7 +2,8 @@
 
 Its one rule: one write a neighbor for all that one read brought. A relayed run of frames is
 written unchanged behind a record header of four bytes (see `records`). Control records go before
-data. Whatever else is sealed sits below the records.
+data. Whatever else is sealed sits below the records. What cannot be handed on stops the route
+that it is for, not the connection (see `backlog`).
 
 A connection is used in both directions by everybody at its two endpoints. Which one stays when
 two cross is decided by the pool.
@@ -19,10 +20,18 @@ from typing import Protocol
 
 from attrs import define, field
 
+from opus_socket.adapters.backlog import Backlogs
 from opus_socket.adapters.base import READ_SIZE, Route, Switchboard, split_frames
-from opus_socket.adapters.flow import Intake, Output
+from opus_socket.adapters.flow import FlowSettings, Intake, Output, attended_by_nobody
+from opus_socket.adapters.outgoing import RECORD_SIZE, Chunk, Outgoing, own
 from opus_socket.adapters.poller import READ, WRITE
-from opus_socket.adapters.records import RecordReader, open_record, record_head, select_record
+from opus_socket.adapters.records import (
+    RecordReader,
+    open_record,
+    record_head,
+    route_bytes,
+    select_record,
+)
 from opus_socket.core.addresses import Endpoint
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
@@ -30,10 +39,10 @@ from opus_socket.errors import RemoteProtocolError
 
 READS_PER_WAKE = 4
 PIECES_PER_WRITE = 64
-BYTES_PER_WRITE = 1 << 18
 LONGEST_CHUNK = 1 << 22
 JOIN_BELOW = 1024
-CONTROL_LIMIT = 1 << 20
+KEPT = FlowSettings(limit=1 << 23)
+MAX_ROUTES = 1 << 16
 KERNEL_BUFFER = 1 << 17
 NOTSENT_LOWAT = 1 << 15
 _TCP_NOTSENT_LOWAT = 25
@@ -56,18 +65,6 @@ class ConnectionOwner(Protocol):
 
 
 @define(eq=False, repr=False)
-class Chunk:
-    """Something queued for one connection: the body of one record and where it goes."""
-
-    route: Route
-    kind: Kind
-    pieces: Sequence[Piece]
-    size: int
-    output: Output | None
-    frames: int
-
-
-@define(eq=False, repr=False)
 class Connection:
     """One TCP connection, established or about to be.
 
@@ -81,6 +78,7 @@ class Connection:
         held: no data is written yet, because an older connection still brings what goes before.
         retiring: it ends when its queue is written.
         reader: takes what comes apart.
+        kept: accounts for what came for routes that are paused.
     """
 
     host: Switchboard
@@ -89,6 +87,8 @@ class Connection:
     local: Endpoint
     dialed: bool
     since: float
+    endpoint_kept: Output
+    kept: Output = field(init=False)
     reader: RecordReader = field(init=False)
     established: bool = field(init=False)
     place: tuple[str, int] | None = field(default=None, init=False)
@@ -98,22 +98,33 @@ class Connection:
     sent: int = field(default=0, init=False)
     _remote: Endpoint | None = field(default=None)
     _intake: Intake = field(init=False)
-    _control: deque[Chunk] = field(factory=deque, init=False)
-    _control_size: int = field(default=0, init=False)
-    _data: deque[Chunk] = field(factory=deque, init=False)
+    _backlogs: Backlogs = field(init=False)
+    _outgoing: Outgoing = field(factory=Outgoing, init=False)
     _wire: deque[Piece] = field(factory=deque, init=False)
     _spans: deque[tuple[Output | None, int, int]] = field(factory=deque, init=False)
     _announced: dict[int, bytes] = field(factory=dict, init=False)
     _selected: Route | None = field(default=None, init=False)
+    _routes: set[Route] = field(factory=set, init=False)
     _tail: bytes = field(default=b"", init=False)
     _watched: int = field(default=0, init=False)
     _shut: bool = field(default=False, init=False)
+    _ended: bool = field(default=False, init=False)
     _touched: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.established = not self.dialed
         self.place = None if self._remote is None else self._remote[:2]
-        self.reader = RecordReader(self.host, self._remote, lambda: self.owner.opened(self))
+        self.kept = Output(None, KEPT, attended_by_nobody)
+        self._backlogs = Backlogs(
+            self.host, (self.kept, self.endpoint_kept), self._regulate, self._drained, self._break
+        )
+        self.reader = RecordReader(
+            self.host,
+            self._backlogs,
+            self._remote,
+            lambda: self.owner.opened(self),
+            self._regulated,
+        )
         self._intake = Intake(self._watch)
         self._watch()
 
@@ -132,27 +143,26 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Whether everything queued has been handed to the system."""
-        return not (self._wire or self._control or self._data)
+        return not self._wire and self._outgoing.empty
 
     def send_control(self, route: Route, kind: Kind, body: bytes) -> bool:
         """Queue a protocol, rendezvous or measurement message; False when there is no room."""
-        if self._control_size + len(body) > CONTROL_LIMIT:
-            return False
-        self._control.append(Chunk(route, kind, (body,), len(body), None, 0))
-        self._control_size += len(body)
-        self._touch()
-        return True
+        taken = self._outgoing.add_control(route, kind, body)
+        if taken:
+            self._touch()
+        return taken
 
     def send_frames(
         self, route: Route, pieces: Sequence[Piece], size: int, output: Output, frames: int
     ) -> None:
         """Queue overlay messages; the output has admitted them."""
         if size <= LONGEST_CHUNK:
-            self._data.append(Chunk(route, Kind.OVERLAY, pieces, size, output, frames))
+            self._outgoing.add_data(Chunk(route, Kind.OVERLAY, pieces, size, output, frames))
         else:
             for part, count in split_frames(memoryview(b"".join(pieces)), LONGEST_CHUNK):
-                chunk = (bytes(part),)
-                self._data.append(Chunk(route, Kind.OVERLAY, chunk, len(part), output, count))
+                owned = (bytes(part),)
+                chunk = Chunk(route, Kind.OVERLAY, owned, len(part), output, count)
+                self._outgoing.add_data(chunk)
         self._touch()
 
     def flush(self) -> None:
@@ -163,6 +173,18 @@ class Connection:
         if self.open:
             self._own_pieces()
             self._watch()
+
+    def evict(self, route: Route) -> None:
+        """Give up on what the other end takes no byte of: the route if it has paused that, so that
+        others go on, or else the connection.
+        """
+        now = self.host.now()
+        if not self._outgoing.is_paused(route):
+            self.fail("evicted: it took no byte for too long", "evicted")
+        for chunk in self._outgoing.discard(route):
+            if chunk.output is not None:
+                chunk.output.release(chunk.size, now)
+                chunk.output.lose(chunk.frames, "evicted")
 
     def retire(self) -> None:
         """Write what is queued, then say that nothing more will come."""
@@ -180,21 +202,11 @@ class Connection:
 
     def take_back(self) -> list[Chunk]:
         """The chunks of which nothing was written yet, no longer queued here."""
-        chunks = [*self._control, *self._data]
-        self._control.clear()
-        self._data.clear()
-        self._control_size = 0
-        return chunks
+        return self._outgoing.take_all()
 
     def adopt(self, chunks: Sequence[Chunk]) -> None:
         """Queue chunks of another connection to the same endpoint."""
-        self._own_pieces()
-        for chunk in chunks:
-            if chunk.kind is Kind.OVERLAY:
-                self._data.append(chunk)
-            else:
-                self._control.append(chunk)
-                self._control_size += chunk.size
+        self._outgoing.adopt(chunks)
         self._touch()
 
     def _touch(self) -> None:
@@ -230,27 +242,15 @@ class Connection:
     def _gather(self) -> None:
         """Move as many chunks to the wire as go in one write, control first."""
         size = 0
-        while len(self._wire) < PIECES_PER_WRITE and size < BYTES_PER_WRITE:
-            if self._control:
-                chunk = self._control.popleft()
-                self._control_size -= chunk.size
-                size += self._put([chunk], chunk.size)
-            elif self._data and not self.held:
-                size += self._put(*self._take_alike())
-            else:
+        while len(self._wire) < PIECES_PER_WRITE and size < RECORD_SIZE:
+            chunks = self._outgoing.take(data=not self.held)
+            if not chunks:
                 return
+            size += self._put(chunks)
 
-    def _take_alike(self) -> tuple[list[Chunk], int]:
-        """The oldest chunks of overlay messages that go one way: they share a record."""
-        chunks = [self._data.popleft()]
-        size = chunks[0].size
-        while self._data and self._data[0].route == chunks[0].route and size < BYTES_PER_WRITE:
-            size += self._data[0].size
-            chunks.append(self._data.popleft())
-        return chunks, size
-
-    def _put(self, chunks: list[Chunk], size: int) -> int:
+    def _put(self, chunks: list[Chunk]) -> int:
         """Put one record on the wire; its length."""
+        size = sum([chunk.size for chunk in chunks])
         head = self._head(chunks[0].route, chunks[0].kind, size)
         pieces = [head, *(piece for chunk in chunks for piece in chunk.pieces)]
         if size < JOIN_BELOW * len(pieces):
@@ -262,6 +262,8 @@ class Connection:
 
     def _head(self, route: Route, kind: Kind, size: int) -> bytes:
         """What must stand before a body: introductions, selection, record header."""
+        if kind is Kind.PAUSE or kind is Kind.RESUME:
+            return record_head(kind, size)
         head = b""
         # The members here may have left, and others may have come.
         digest = self.host.digest(route.tag) or b""
@@ -270,6 +272,9 @@ class Connection:
             head += open_record(self.local, route.tag, digest)
         if route != self._selected:
             self._selected = route
+            if len(self._routes) >= MAX_ROUTES:
+                self._routes.clear()
+            self._routes.add(route)
             head += select_record(route)
         return head + record_head(kind, size)
 
@@ -300,19 +305,21 @@ class Connection:
         return True
 
     def _own_pieces(self) -> None:
-        """Copy whatever points into the read buffer, which the next read overwrites.
-
-        Of the queued chunks the newest may: those that own their pieces hold them in a tuple.
-        """
+        """Copy whatever points into the read buffer, which the next read overwrites."""
         for position, piece in enumerate(self._wire):
             if type(piece) is memoryview:
-                self._wire[position] = bytes(piece)
-        for chunk in reversed(self._data):
-            if type(chunk.pieces) is tuple:
-                break
-            chunk.pieces = tuple(
-                bytes(piece) if type(piece) is memoryview else piece for piece in chunk.pieces
-            )
+                self._wire[position] = own(piece)
+        self._outgoing.own_pieces()
+
+    def _regulated(self, route: Route, paused: bool) -> None:
+        """The other end wants no data of a route for now, or wants it again."""
+        if route not in self._routes:
+            self.host.refuse("pause_of_nothing", route.tag)
+        elif paused:
+            self._outgoing.pause(route)
+        else:
+            self._outgoing.resume(route)
+            self._touch()
 
     # Reading
 
@@ -348,7 +355,8 @@ class Connection:
                 self.fail(str(error))
                 return
             if count == 0:
-                self.fail("closed by the other end" if not self.retiring else "retired")
+                self._ended = True
+                self._drained()
                 return
             self.received += count
             if not self._take(buffer[: start + count]) or count < READ_SIZE:
@@ -362,15 +370,33 @@ class Connection:
         except RemoteProtocolError as error:
             # What came before is on its way, and points into the buffer.
             self.host.flush()
-            self.host.refuse(error.kind)
-            self.fail(f"broken: {error}")
+            self._break(error)
             return False
         self._tail = bytes(data[used:])
         self.host.flush()
+        self._backlogs.settle()
         if blockers:
             self._intake.wait_for(blockers)
             self._watch()
         return True
+
+    def _regulate(self, route: Route, paused: bool) -> None:
+        """Tell the other end whether to pause a route. There is no more of it than was read."""
+        if self.open:
+            kind = Kind.PAUSE if paused else Kind.RESUME
+            self._outgoing.add_control(route, kind, route_bytes(route), always=True)
+            self._touch()
+
+    def _drained(self) -> None:
+        """All that came is handed on: end, if no more will come."""
+        if self._ended and not self._backlogs:
+            self.fail("closed by the other end" if not self.retiring else "retired")
+        else:
+            self._watch()
+
+    def _break(self, error: RemoteProtocolError) -> None:
+        self.host.refuse(error.kind)
+        self.fail(f"broken: {error}")
 
     # Ending
 
@@ -401,9 +427,9 @@ class Connection:
 
     def _queued(self) -> Iterator[tuple[Output | None, int, int]]:
         """Everything that was not written, no longer queued."""
-        queued = [*self._spans, *((c.output, c.size, c.frames) for c in self._data)]
-        for queue in (self._spans, self._data, self._control, self._wire):
-            queue.clear()
+        queued = [*self._spans, *((c.output, c.size, c.frames) for c in self._outgoing.take_all())]
+        self._spans.clear()
+        self._wire.clear()
         return iter(queued)
 
     def _watch(self) -> None:
@@ -411,9 +437,9 @@ class Connection:
         if not self.open:
             return
         wanted = 0
-        if not self.established or self._wire or self._control or (self._data and not self.held):
+        if not self.established or self._wire or self._outgoing.ready(data=not self.held):
             wanted |= WRITE
-        if self.established and not self._intake.blocked:
+        if self.established and not self._intake.blocked and not self._ended:
             wanted |= READ
         if wanted != self._watched:
             self._watched = wanted

@@ -27,6 +27,8 @@ class Kind(IntEnum):
     OVERLAY = 3
     RENDEZVOUS = 4
     MEASUREMENT = 5
+    PAUSE = 6
+    RESUME = 7
 
 
 class Role(StrEnum):

@@ -25,23 +25,22 @@ class Way:
 
     def __init__(self, board: Board, output: Output) -> None:
         self.board = board
-        self.runnable: deque[LocalLink] = deque()
-        self.link = LocalLink(board, ROUTE, PLACE, output, self.runnable.append)
+        self.link = LocalLink(board, ROUTE, PLACE, output)
 
     def push(self, *payloads: bytes) -> None:
         frames = [frame(payload) for payload in payloads]
         self.link.push(frames, sum(map(len, frames)), len(frames))
 
     def run(self) -> None:
-        while self.runnable:
-            self.runnable.popleft().run()
+        while self.board.run_feeders():
+            pass
 
 
 def test_what_is_queued_is_handed_over_in_order(board: Board) -> None:
     way = Way(board, board.output())
     way.push(b"one", b"two")
     way.push(b"three")
-    assert len(way.runnable) == 1
+    assert len(way.board.feeders) == 1
     assert board.frames_in == []
     way.run()
     assert board.payloads == [b"one", b"two", b"three"]

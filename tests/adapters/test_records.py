@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from board import DIGEST, ROUTE, TAG, Board, frame
+from opus_socket.adapters.backlog import Backlogs
 from opus_socket.adapters.base import READ_SIZE, Route
 from opus_socket.adapters.flow import Output
 from opus_socket.adapters.records import (
@@ -18,6 +19,7 @@ from opus_socket.adapters.records import (
     open_record,
     record,
     record_head,
+    route_bytes,
     select_record,
 )
 from opus_socket.core.addresses import Endpoint
@@ -36,7 +38,9 @@ class Stream:
     def __init__(self, board: Board, remote: Endpoint | None = None) -> None:
         self.board = board
         self.introductions = 0
-        self.reader = RecordReader(board, remote, self._count)
+        self.regulated: list[tuple[Route, bool]] = []
+        nothing_kept = Backlogs(board, (), _unexpected, _unexpected, _unexpected)
+        self.reader = RecordReader(board, nothing_kept, remote, self._count, self._regulate)
         self.tail = b""
         self.longest_tail = 0
 
@@ -56,6 +60,13 @@ class Stream:
     def _count(self) -> None:
         self.introductions += 1
 
+    def _regulate(self, route: Route, paused: bool) -> None:
+        self.regulated.append((route, paused))
+
+
+def _unexpected(*_: object) -> None:
+    raise AssertionError("no output is closed")
+
 
 def of_overlay(*frames: bytes) -> bytes:
     return record(Kind.OVERLAY, b"".join(frames))
@@ -73,7 +84,7 @@ def everything() -> bytes:
             select_record(OTHER),
             of_overlay(frame(b"four", 4)),
             record(Kind.RENDEZVOUS, b""),
-            bytes((6,)) + (0).to_bytes(3),
+            bytes((8,)) + (0).to_bytes(3),
             record(Kind.MEASUREMENT, b"x" * 300),
         ]
     )
@@ -147,6 +158,8 @@ def test_a_stream_cut_anywhere_says_the_same(cuts: list[int]) -> None:
         (record(Kind.OPEN, cbor2.dumps([1, b"", TAG, DIGEST])), "bad_endpoint"),
         (select_record(ROUTE), "bad_select"),
         (OPENING + record(Kind.SELECT, b"x" * 11), "bad_select"),
+        (OPENING + record(Kind.PAUSE, b"x" * 13), "bad_pause"),
+        (OPENING + record(Kind.RESUME, b""), "bad_pause"),
         (OPENING + of_overlay(frame(b"x")[:-1]), "partial_frame"),
         (OPENING + of_overlay(frame(b"x"), b"\0" * 7), "partial_frame"),
         (OPENING + of_overlay(b"\xf0" * 40), "version"),
@@ -202,6 +215,14 @@ def test_an_endpoint_introduces_itself_once(board: Board) -> None:
     stream.feed(select_record(ROUTE) + of_overlay(frame(b"x")))
     assert stream.reader.remote == REMOTE
     assert board.frames_in[0][2].endpoints == (REMOTE,)
+
+
+def test_routes_are_paused_and_resumed_by_name(board: Board) -> None:
+    """Whatever is selected, and before anything is."""
+    stream = Stream(board)
+    stream.feed(record(Kind.PAUSE, route_bytes(OTHER)) + OPENING)
+    stream.feed(record(Kind.RESUME, route_bytes(OTHER)) + record(Kind.PAUSE, route_bytes(ROUTE)))
+    assert stream.regulated == [(OTHER, True), (OTHER, False), (ROUTE, True)]
 
 
 def test_overlays_of_one_connection_are_bounded(board: Board) -> None:

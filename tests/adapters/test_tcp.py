@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -15,10 +16,12 @@ from board import DIGEST, ROUTE, TAG, Board, contact, frame, turn_until
 from opus_socket.adapters import tcp
 from opus_socket.adapters.base import Route
 from opus_socket.adapters.flow import Intake, Output, Overflow
+from opus_socket.adapters.outgoing import CONTROL_LIMIT, RECORD_SIZE, Chunk
 from opus_socket.adapters.pool import TcpLink, TcpPort
 from opus_socket.adapters.records import open_record, record, record_head, select_record
 from opus_socket.core.addresses import Endpoint
 from opus_socket.core.effects import Kind
+from opus_socket.core.message import OverlayMessage
 
 Boards = Callable[[], Board]
 
@@ -112,7 +115,7 @@ def test_control_goes_before_data(pair: Pair) -> None:
     assert connection.send_control(ROUTE, Kind.PROTOCOL, b"urgent")
     pair.until(lambda: bool(pair.b.messages))
     ahead = sum(len(data) for _, data, _ in pair.b.frames_in[before:])
-    assert ahead <= written + 2 * tcp.BYTES_PER_WRITE
+    assert ahead <= written + 2 * RECORD_SIZE
     pair.until(lambda: len(pair.b.frames_in) == before + 100)
     assert ahead < 100 * 60_000
 
@@ -121,7 +124,7 @@ def test_control_is_bounded(pair: Pair) -> None:
     connection = pair.port_a.connection_to(contact(pair.port_b.local))
     assert connection is not None
     body = b"x" * 8000
-    room = tcp.CONTROL_LIMIT // len(body)
+    room = CONTROL_LIMIT // len(body)
     assert [connection.send_control(ROUTE, Kind.PROTOCOL, body) for _ in range(room + 1)] == [
         *[True] * room,
         False,
@@ -239,7 +242,7 @@ def test_chunks_of_another_connection_do_not_hide_views_from_being_copied(pair: 
     view = memoryview(pair.a.buffer)[: len(data)]
     view[:] = data
     pair.link.push([view], len(data), 1)
-    connection.adopt([tcp.Chunk(ROUTE, Kind.OVERLAY, (data,), len(data), None, 1)])
+    connection.adopt([Chunk(ROUTE, Kind.OVERLAY, (data,), len(data), None, 1)])
     pair.a.flush()
     view[:] = b"\xee" * len(data)
     pair.until(lambda: len(pair.b.frames_in) == 2)
@@ -311,23 +314,122 @@ def test_garbage_is_counted_and_never_raised(data: bytes, kind: str, pair: Pair)
     assert pair.b.lost == []
 
 
-def test_a_closed_gate_leaves_its_input_unread(pair: Pair) -> None:
-    """Pressure travels: what feeds a full output waits in the system's buffers, and goes on."""
+def test_a_closed_gate_pauses_its_route_and_no_other(pair: Pair) -> None:
+    """Pressure travels: what feeds a full output waits at its source, others overtake it, and
+    when it goes on nothing was lost and everything is in order.
+    """
     gate = pair.b.output(1, overflow=Overflow.BLOCK)
     gate.admit(1, 1, 0.0)
-    pair.b.blockers.append(gate)
+    pair.b.gates[ROUTE] = gate
     total = 200
     for number in range(total):
         pair.send(b"x" * 20_000, first=number)
+    other = Route(TAG, 8, 9)
+    free = pair.link_to_b(pair.a.output(), other)
     pair.until(lambda: bool(pair.b.frames_in))
-    (connection,) = pair.port_b._connections.values()
-    for _ in range(20):
-        pair.a.turn()
-        pair.b.turn()
-    assert connection.received <= (tcp.READS_PER_WAKE + 1) * (1 << 16)
-    assert pair.output.queued > 0
+    for number in range(total):
+        data = frame(b"y" * 20_000, number)
+        free.push([data], len(data), 1)
+    pair.until(lambda: len(_frames_of(pair.b, other)) == total)
+    assert pair.output.queued > 2_000_000
+    assert len(_frames_of(pair.b, ROUTE)) <= tcp.READS_PER_WAKE * (1 << 16) // 20_000 + 1
+    assert 0 < pair.port_b.statistics().kept < 2_000_000
     gate.release(1, 0.0)
-    pair.until(lambda: len(pair.b.frames_in) == total)
+    pair.until(lambda: len(_frames_of(pair.b, ROUTE)) == total)
+    assert pair.b.frames_in[-1][0] == ROUTE
+    for route in (ROUTE, other):
+        sequences = [OverlayMessage.parse(data).id for data in _frames_of(pair.b, route)]
+        assert sequences == [(1, number) for number in range(total)]
+    assert pair.port_b.statistics().kept == pair.output.queued == pair.output.dropped == 0
+    assert pair.a.refused == pair.b.refused == {}
+
+
+def _frames_of(board: Board, route: Route) -> list[bytes]:
+    return [data for each, data, _ in board.frames_in if each == route]
+
+
+def test_one_that_does_not_pause_is_left_unread(board: Board) -> None:
+    """What is kept is bounded: whoever sends on fills the system's buffers, not ours."""
+    port = board.listen()
+    gate = board.output(1, overflow=Overflow.BLOCK)
+    gate.admit(1, 1, 0.0)
+    board.gates[ROUTE] = gate
+    client = raw_client(port)
+    client.setblocking(False)
+    opening = open_record(Endpoint("127.0.0.1", 9), TAG, DIGEST) + select_record(ROUTE)
+    burst = record(Kind.OVERLAY, b"".join([frame(b"z" * 20_000, n) for n in range(200)]))
+    stream = memoryview(opening + 10 * burst)
+    sent = 0
+    while sent < len(stream):
+        try:
+            sent += client.send(stream[sent:])
+        except BlockingIOError:
+            if not board.turn():
+                break
+    (connection,) = port._connections.values()
+    limit = connection.kept.settings.limit
+    assert limit <= port.statistics().kept < limit + tcp.READS_PER_WAKE * (1 << 17)
+    gate.release(1, 0.0)
+    client.setblocking(True)
+    rest = threading.Thread(target=client.sendall, args=(stream[sent:],))
+    rest.start()
+    turn_until(lambda: len(board.frames_in) == 2000, board)
+    rest.join()
+    assert port.statistics().kept == 0
+    client.close()
+
+
+def test_what_was_kept_arrives_when_the_other_end_has_gone(pair: Pair) -> None:
+    gate = pair.b.output(1, overflow=Overflow.BLOCK)
+    gate.admit(1, 1, 0.0)
+    pair.b.gates[ROUTE] = gate
+    pair.send(b"first")
+    pair.until(lambda: bool(pair.b.frames_in))
+    for number in range(1, 10):
+        pair.send(b"x" * 10_000, first=number)
+    # Written before the other end is heard.
+    pair.a.flush()
+    assert pair.output.queued == 0
+    pair.port_a.finish()
+    pair.until(lambda: pair.port_b.statistics().kept > 90_000)
+    assert len(pair.b.frames_in) == 1
+    assert not pair.port_b.quiet
+    gate.release(1, 0.0)
+    pair.until(lambda: pair.port_a.quiet and pair.port_b.quiet)
+    assert len(pair.b.frames_in) == 10
+    assert pair.port_b.statistics().kept == 0
+
+
+def test_a_pause_of_what_was_never_sent_is_counted(pair: Pair) -> None:
+    pair.send(b"x")
+    pair.until(lambda: bool(pair.b.frames_in))
+    back = pair.port_b.connection_to(contact(pair.port_a.local))
+    assert back is not None
+    back._regulate(Route(TAG, 70, 80), True)
+    pair.until(lambda: bool(pair.a.refused))
+    assert pair.a.refused == {"pause_of_nothing": 1}
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_only_what_takes_nothing_is_evicted(pair: Pair, paused: bool) -> None:
+    """A neighbor that is paused loses what waits for it, and others keep the connection."""
+    gate = pair.b.output(1, overflow=Overflow.BLOCK)
+    gate.admit(1, 1, 0.0)
+    pair.b.gates[ROUTE] = gate
+    pair.send(b"first")
+    pair.until(lambda: bool(pair.b.frames_in))
+    if paused:
+        (there,) = pair.port_a._connections.values()
+        pair.until(lambda: there._outgoing.is_paused(ROUTE))
+    pair.send(b"x" * 60_000, b"y" * 60_000)
+    pair.link.evict()
+    assert pair.output.dropped == 2
+    assert pair.output.queued == 0
+    assert pair.port_a.quiet is not paused
+    gate.release(1, 0.0)
+    pair.send(b"again")
+    pair.until(lambda: len(pair.b.frames_in) == 2)
+    assert pair.b.payloads == [b"first", b"again"]
 
 
 def test_a_connection_is_not_watched_for_what_it_does_not_want(pair: Pair) -> None:

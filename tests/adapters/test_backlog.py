@@ -1,0 +1,124 @@
+"""Routes that share a connection: a full output stops the one that feeds it, whoever reads when."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import closing
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from board import TAG, Board, contact, frame, turn_until
+from opus_socket.adapters.base import Route, whole_frames
+from opus_socket.adapters.flow import Output, Overflow
+from opus_socket.adapters.pool import TcpLink
+from opus_socket.core.message import OverlayMessage, version_and_size
+
+ROUTES = [Route(TAG, number, number + 10) for number in range(3)]
+SIZES = st.sampled_from([0, 100, 60_000])
+INDEX = st.integers(0, len(ROUTES) - 1)
+STEPS = st.one_of(
+    st.tuples(st.just("send"), INDEX, SIZES),
+    st.tuples(st.just("shut"), INDEX, st.just(0)),
+    st.tuples(st.just("open"), INDEX, st.just(0)),
+    st.tuples(st.just("here"), st.just(0), st.just(0)),
+    st.tuples(st.just("there"), st.just(0), st.just(0)),
+)
+
+
+class Crossing:
+    """Links over one connection, each with a gate at the other end that can be shut."""
+
+    def __init__(self) -> None:
+        self.here, self.there = Board(), Board()
+        source, target = self.here.listen(), self.there.listen()
+        self.target = target
+        self.output = self.here.output()
+        self.links = [
+            TcpLink(self.here, source, contact(target.local), route, self.output)
+            for route in ROUTES
+        ]
+        self.gates = [self.there.output(1, overflow=Overflow.BLOCK) for _ in ROUTES]
+        self.there.gates.update(zip(ROUTES, self.gates, strict=True))
+        self.sent: dict[Route, int] = defaultdict(int)
+
+    def step(self, what: str, index: int, size: int) -> None:
+        gate = self.gates[index]
+        if what == "send":
+            data = frame(b"x" * size, self.sent[ROUTES[index]])
+            self.sent[ROUTES[index]] += 1
+            self.links[index].push([data], len(data), 1)
+        elif what == "shut" and not gate.closed:
+            gate.admit(1, 1, 0.0)
+        elif what == "open" and gate.closed:
+            gate.release(1, 0.0)
+        elif what == "here":
+            self.here.turn()
+        elif what == "there":
+            self.there.turn()
+
+    def arrived(self, route: Route) -> list[tuple[int, int] | None]:
+        frames = [data for each, data, _ in self.there.frames_in if each == route]
+        return [OverlayMessage.parse(data).id for data in frames]
+
+    def wait_for(self, routes: list[Route]) -> None:
+        def complete() -> bool:
+            return all(len(self.arrived(route)) == self.sent[route] for route in routes)
+
+        turn_until(complete, self.here, self.there)
+        for route in routes:
+            assert self.arrived(route) == [(1, number) for number in range(self.sent[route])]
+
+    def close(self) -> None:
+        self.here.close()
+        self.there.close()
+
+
+@given(st.lists(STEPS, max_size=60))
+def test_open_routes_go_on_and_shut_ones_lose_nothing(steps: list[tuple[str, int, int]]) -> None:
+    with closing(Crossing()) as crossing:
+        for step in steps:
+            crossing.step(*step)
+        pairs = list(zip(ROUTES, crossing.gates, strict=True))
+        crossing.wait_for([route for route, gate in pairs if not gate.closed])
+        for index in range(len(ROUTES)):
+            crossing.step("open", index, 0)
+        crossing.wait_for(ROUTES)
+        turn_until(lambda: crossing.target.statistics().kept == 0, crossing.there)
+        assert crossing.output.dropped == crossing.output.queued == 0
+        assert crossing.here.refused == crossing.there.refused == {}
+
+
+@given(st.lists(st.integers(0, 300), max_size=8), st.integers(0, 400), st.binary(max_size=40))
+def test_whole_frames_are_found(sizes: list[int], cut: int, garbage: bytes) -> None:
+    """As many as are there as a whole, and no more, whatever follows them."""
+    frames = [frame(b"p" * size) for size in sizes]
+    data = b"".join(frames)
+    cut = min(cut, len(data))
+    kept, total = 0, 0
+    for each in frames:
+        if total + len(each) > cut:
+            break
+        kept, total = kept + 1, total + len(each)
+    assert whole_frames(memoryview(data[:cut])) == (total, None)
+    used, broken = whole_frames(memoryview(data + garbage))
+    assert used >= len(data)
+    if len(garbage) >= 8 and version_and_size(garbage, 0)[0] != version_and_size(frame(b""), 0)[0]:
+        assert (used, broken) == (len(data), "version")
+
+
+def test_what_is_kept_is_accounted_twice() -> None:
+    """What is kept counts for the connection and for its endpoint, until it is handed on."""
+    with closing(Crossing()) as crossing:
+        crossing.step("shut", 0, 0)
+        crossing.step("send", 0, 100)
+        turn_until(lambda: bool(crossing.there.frames_in), crossing.here, crossing.there)
+        crossing.step("send", 0, 60_000)
+        crossing.here.flush()
+        turn_until(lambda: crossing.target.statistics().kept > 60_000, crossing.there)
+        (connection,) = crossing.target._connections.values()
+        assert isinstance(connection.kept, Output)
+        assert connection.kept.queued == crossing.target.statistics().kept
+        crossing.step("open", 0, 0)
+        crossing.wait_for(ROUTES)
+        assert connection.kept.queued == 0
