@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -41,8 +40,6 @@ from opus_socket.logs import configure_logging
 
 BATCH = 8
 PROGRESS_EVERY = 0.1
-DESCRIPTORS = 10_240
-"""As many as macOS allows a process at most, unless it is told otherwise."""
 
 
 @define(eq=False)
@@ -101,8 +98,7 @@ async def run(orders: JsonReader, reports: JsonWriter) -> None:
     config = OverlayConfig(
         overlay_id=begin.overlay_id,
         node={"protocol": begin.protocol},
-        # Members that shared a connection would wait for each other in a circle under full load.
-        node_adapter={"listen": "127.0.0.1:0", "socket_per_node": True},
+        node_adapter={"listen": "127.0.0.1:0"},
         rendezvous={"server": begin.server},
     )
     async with open_host() as host:
@@ -164,16 +160,7 @@ def _unwrapped() -> Iterator[None]:
         raise error from None
 
 
-def allow_descriptors() -> None:
-    """Let this process open more sockets than a shell usually allows: a member has about ten."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 if __name__ == "__main__":
-    allow_descriptors()
     # What goes wrong is reported; that neighbors go when a demonstration is cut short is no news.
     configure_logging(LoggingConfig(level="error"))
     trio.run(main)
