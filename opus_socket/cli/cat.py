@@ -11,6 +11,7 @@ from attrs import define
 
 from opus_socket import (
     ConfigurationError,
+    Event,
     EventSubscription,
     LocalProtocolError,
     LogicalAddress,
@@ -22,6 +23,7 @@ from opus_socket import (
     OverlaySocket,
     open_overlay_socket,
 )
+from opus_socket.cli.joining import Seconds, join_timeout_option, joined_within
 from opus_socket.cli.options import overlay_options
 from opus_socket.cli.signals import run_until_signal
 from opus_socket.cli.streams import MessagePrinter, TooLong, input_lines
@@ -29,6 +31,13 @@ from opus_socket.core.message import SHAPES
 from opus_socket.registry import protocol
 
 BATCH = 256
+LOSS_WAIT = 1.0
+"""Seconds for the report of a loss to come back from a member at the other end of the world."""
+
+_REASONS = {
+    "unroutable": "no member with that address was found",
+    "hop_limit": "its way was longer than socket.hop_limit allows",
+}
 
 _log = structlog.get_logger("opus_socket")
 
@@ -41,10 +50,11 @@ _log = structlog.get_logger("opus_socket")
 )
 @click.option(
     "--linger",
-    type=click.FloatRange(0),
+    type=Seconds(),
     metavar="SECONDS",
     help="Stay for so long after the end of input; `inf`: until interrupted.",
 )
+@join_timeout_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each message.")
 @click.pass_context
 def command(
@@ -54,6 +64,7 @@ def command(
     to: str | None,
     count: int | None,
     linger: float | None,
+    join_timeout: float,
     as_json: bool,
 ) -> None:
     """Join an overlay, send lines, print what comes.
@@ -69,10 +80,14 @@ def command(
     At the end of input all that was sent is written out, then the member leaves: at once, unless
     --linger says how long it stays or --count for how many messages it waits. --count ends it in
     any case, whatever input is left. Fewer messages than that are exit status 1.
+
+    With --to it stays for a second after the end of input, because a member that is not there is
+    known only by a report of who found no way to it. Such a line is an error, and exit status 1.
     """
     address = None if to is None else _parse_address(config, to)
     printer = MessagePrinter(protocol(config.node.protocol), as_json)
-    verb = _Cat(config, address, inf if count is None else count, linger, printer)
+    missing = inf if count is None else count
+    verb = _Cat(config, address, missing, linger, join_timeout, printer)
     context.exit(run_until_signal(verb.run))
 
 
@@ -84,6 +99,8 @@ class _Cat:
         to: whom lines are sent to; None for everybody.
         missing: how many messages are still waited for; inf for no limit.
         linger: seconds from the end of input; None when nothing was said.
+        join_timeout: seconds; inf to wait for ever.
+        sent: how many lines were sent to one member.
         status: the exit status so far.
     """
 
@@ -91,17 +108,20 @@ class _Cat:
     to: LogicalAddress | None
     missing: float
     linger: float | None
+    join_timeout: float
     printer: MessagePrinter
+    sent: int = 0
     status: int = 0
 
     async def run(self) -> int:
         """Join, send and receive until the end; the exit status."""
         async with open_overlay_socket(self.config) as sock:
             events = sock.events()
-            await sock.join()
+            with joined_within(self.join_timeout, self.config):
+                await sock.join()
             log_joined(sock)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(log_events, events)
+                nursery.start_soon(self._watch, events)
                 nursery.start_soon(self._receive, sock, nursery.cancel_scope)
                 await self._send(sock)
                 await trio.sleep(self._stay())
@@ -112,7 +132,9 @@ class _Cat:
         """Seconds from the end of input to the end."""
         if self.linger is not None:
             return self.linger
-        return 0.0 if self.missing == inf else inf
+        if self.missing < inf:
+            return inf
+        return LOSS_WAIT if self.sent else 0.0
 
     async def _send(self, sock: OverlaySocket) -> None:
         packet = self.config.socket_adapter.maximum_packet_length
@@ -131,6 +153,13 @@ class _Cat:
                 continue
             for line in allowed:
                 await sock.send(self.to, line)
+                self.sent += 1
+
+    async def _watch(self, events: EventSubscription) -> None:
+        async for event in events:
+            if isinstance(event, MessageLost) and self.to is not None:
+                self.status = 1
+            log_event(event)
 
     async def _receive(self, sock: OverlaySocket, scope: trio.CancelScope) -> None:
         while self.missing > 0:
@@ -142,29 +171,34 @@ class _Cat:
 
 def log_joined(sock: OverlaySocket) -> None:
     """Say who this member is, and where others reach it."""
-    address, neighbors = sock.address, len(sock.neighbors)
+    count = len(sock.neighbors)
+    neighbors = "1 neighbor" if count == 1 else f"{count} neighbors"
     endpoint = str(sock.contact.endpoints[0])
-    _log.info(f"joined as {address} with {neighbors} neighbors", endpoint=endpoint)
+    _log.info(f"joined as {sock.address} with {neighbors}", endpoint=endpoint)
 
 
-async def log_events(events: EventSubscription) -> None:
-    """Log what happens to a member: losses as warnings, neighbors that come
+def log_event(event: Event) -> None:
+    """Log what happened to a member: what was lost as errors and warnings, neighbors that come
     and go, everything else for those who look.
     """
-    async for event in events:
-        match event:
-            case MessageLost(destination=destination, reason=reason, at=at):
-                whom = "everybody" if destination is None else str(destination)
-                _log.warning(f"a message to {whom} was lost at {at}: {reason}")
-            case MessagesDropped(count=count, reason=reason, neighbor=neighbor):
-                where = "here, unread" if neighbor is None else f"on the way to {neighbor}"
-                _log.warning(f"{count} messages were dropped {where}: {reason}")
-            case NeighborAdded(contact=contact):
-                _log.info(f"{contact.address} is a neighbor")
-            case NeighborRemoved(contact=contact):
-                _log.info(f"{contact.address} is no neighbor any more")
-            case _:
-                _log.debug(str(event))
+    match event:
+        case MessageLost(destination=None, reason=reason, at=at):
+            _log.warning(f"a message to everybody was lost at {at}: {reason}")
+        case MessageLost(destination=destination, reason=reason, at=at):
+            _log.error(f"a message to {destination} was lost at {at}: {_words(reason)}")
+        case MessagesDropped(count=count, reason=reason, neighbor=neighbor):
+            where = "here, unread" if neighbor is None else f"on the way to {neighbor}"
+            _log.warning(f"{count} messages were dropped {where}: {reason}")
+        case NeighborAdded(contact=contact):
+            _log.info(f"{contact.address} is a neighbor")
+        case NeighborRemoved(contact=contact):
+            _log.info(f"{contact.address} is no neighbor any more")
+        case _:
+            _log.debug(str(event))
+
+
+def _words(reason: str) -> str:
+    return f"{_REASONS[reason]} ({reason})" if reason in _REASONS else reason
 
 
 def _parse_address(config: OverlayConfig, text: str) -> LogicalAddress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from math import inf
 
 import click
@@ -11,6 +12,8 @@ import trio
 from attrs import define, field
 
 from opus_socket import OverlayConfig, OverlaySocket, open_host
+from opus_socket.cli.collector import MANY, spared_collector
+from opus_socket.cli.joining import Seconds, join_timeout_option, joined_within
 from opus_socket.cli.options import overlay_options
 from opus_socket.cli.signals import run_until_signal
 from opus_socket.cli.streams import MessagePrinter
@@ -26,11 +29,12 @@ _log = structlog.get_logger("opus_socket")
 @click.option("--members", type=click.IntRange(1), required=True, metavar="N", help="How many.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(0),
+    type=Seconds(),
     default=inf,
     metavar="S",
     help="End so long after all have joined; by default when interrupted.",
 )
+@join_timeout_option
 @click.option(
     "--print", "printing", is_flag=True, help="Print messages: RECEIVER, tab, SOURCE, tab, bytes."
 )
@@ -42,6 +46,7 @@ def command(
     config: OverlayConfig,
     members: int,
     seconds: float,
+    join_timeout: float,
     printing: bool,
     as_json: bool,
 ) -> None:
@@ -50,23 +55,29 @@ def command(
     Once all are stable it prints how long that took; with --json as {"members": N, "join_s":
     SECONDS, "addresses": [ADDRESS, ...], "endpoints": [HOST:PORT, ...]}. Then it relays and
     counts what comes until it is interrupted. Without a server, buddies or a multicast group its
-    first member founds an overlay, which the others join; more may find it by its endpoint.
+    first member founds an overlay, which the others join; more may find it by its endpoint. With
+    a thousand members or more Python looks for cyclic garbage seldom, so that joining is faster.
     """
     printer = MessagePrinter(protocol(config.node.protocol), as_json) if printing else None
-    context.exit(
-        run_until_signal(
-            lambda: _Hosting(config, members, printer).run(seconds, as_json), serves=True
-        )
-    )
+    hosting = _Hosting(config, members, printer, join_timeout)
+    with spared_collector() if members >= MANY else nullcontext():
+        status = run_until_signal(lambda: hosting.run(seconds, as_json), serves=True)
+    context.exit(status)
 
 
 @define(eq=False)
 class _Hosting:
-    """One run of the verb."""
+    """One run of the verb.
+
+    Attributes:
+        joined: those who have joined, in that order.
+        received: messages, by all together.
+    """
 
     config: OverlayConfig
     members: int
     printer: MessagePrinter | None
+    join_timeout: float
     joined: list[OverlaySocket] = field(factory=list, init=False)
     all_joined: trio.Event = field(factory=trio.Event, init=False)
     received: int = field(default=0, init=False)
@@ -76,15 +87,16 @@ class _Hosting:
         began = trio.current_time()
         async with open_host() as host, trio.open_nursery() as nursery:
             try:
-                first = await host.open_socket(self.config)
-                await nursery.start(self._live, first)
-                config = self._joining(first)
-                for _ in range(1, self.members):
-                    nursery.start_soon(self._live, await host.open_socket(config))
-                await self.all_joined.wait()
-                # Those who joined at the same time may still be settling among themselves.
-                for sock in self.joined:
-                    await sock.wait_stable()
+                with joined_within(self.join_timeout, self.config, self._so_far):
+                    first = await host.open_socket(self.config)
+                    await nursery.start(self._live, first)
+                    config = self._joining(first)
+                    for _ in range(1, self.members):
+                        nursery.start_soon(self._live, await host.open_socket(config))
+                    await self.all_joined.wait()
+                    # Those who joined at the same time may still be settling among themselves.
+                    for sock in self.joined:
+                        await sock.wait_stable()
                 self._report(trio.current_time() - began, as_json)
                 await trio.sleep(seconds)
                 nursery.cancel_scope.cancel()
@@ -105,6 +117,9 @@ class _Hosting:
             self.received += len(messages)
             if self.printer is not None:
                 await self.printer.print(messages, sock.address)
+
+    def _so_far(self) -> str:
+        return f"{len(self.joined)} of {self.members} members joined"
 
     def _joining(self, founder: OverlaySocket) -> OverlayConfig:
         """The configuration of the others: where none says how members are found, the first one

@@ -116,7 +116,7 @@ class Running:
 
     def joins(self) -> Joined:
         """Wait until this `cat` has joined."""
-        match = self.logs(r'joined as ([\d,]+) with (\d+) neighbors" endpoint=(\S+)')
+        match = self.logs(r'joined as ([\d,]+) with (\d+) neighbors?" endpoint=(\S+)')
         return Joined(*(group.decode() for group in match.groups()))
 
     def json(self) -> dict[str, object]:

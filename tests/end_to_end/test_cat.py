@@ -116,13 +116,66 @@ def test_to_sends_to_one_member_only(cat: Start) -> None:
     assert other.out.all == [f"{address}\tyou all".encode()]
 
 
-def test_a_line_to_nobody_is_reported_as_lost(cat: Start) -> None:
-    first = cat()
-    first.joins()
-    sender = cat("--to", "1,1")
-    sender.joins()
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_line_to_nobody_is_an_error_and_1_although_the_input_ends(
+    cat: Start, others: int
+) -> None:
+    for _ in range(others):
+        cat().joins()
+    sender = cat("--to", "1,1", "--log-level", "error")
     sender.type("anybody there?")
-    sender.logs(b"was lost at .*unroutable")
+    sender.end_input()
+    sender.logs(
+        r'level=error event="a message to 1,1 was lost at \d+,\d+: '
+        r'no member with that address was found \(unroutable\)"'
+    )
+    assert sender.ends() == 1
+
+
+def test_a_line_to_somebody_is_0(cat: Start) -> None:
+    addressee = cat("--count", "1")
+    sender = cat("--to", addressee.joins().address)
+    sender.type("hello")
+    sender.end_input()
+    assert (sender.ends(), addressee.ends()) == (0, 0)
+    assert b'with 1 neighbor"' in b"\n".join(sender.err.all)
+
+
+@pytest.mark.parametrize(
+    ("method", "tried"),
+    [
+        (("--server", "{here}"), "the rendezvous server {here}"),
+        (("--buddy", "{here}"), "the buddy {here}"),
+        (
+            ("--server", "{here}", "--buddy", "{here}", "--buddy", "{here}"),
+            "the rendezvous server {here} and the buddies {here}, {here}",
+        ),
+    ],
+)
+def test_a_join_that_takes_too_long_is_one_line_and_1(
+    start: Start, method: Sequence[str], tried: str
+) -> None:
+    here = f"127.0.0.1:{free_port()}"
+    # A buddy that stays silent does not keep a member from founding: it has to wait for that.
+    process = start(
+        *("cat", "--overlay", "lab", "--join-timeout", "0.01", "--log-level", "error"),
+        *(part.format(here=here) for part in method),
+    )
+    assert process.ends() == 1
+    assert process.err.all == [
+        b"opus-socket: error: not joined after 0.01 s (--join-timeout); tried "
+        + tried.format(here=here).encode()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--join-timeout", "nan"), ("--join-timeout", "0"), ("--linger", "nan"), ("--linger", "-1")],
+)
+def test_seconds_that_are_none_are_refused(start: Start, option: str, value: str) -> None:
+    process = start("cat", "--overlay", "lab", option, value)
+    process.logs(f"Invalid value for '{option}'")
+    assert process.ends() == 2
 
 
 def test_count_ends_while_input_is_open(cat: Start) -> None:

@@ -77,6 +77,18 @@ def test_seconds_are_its_bound(start: Start, overlay: str) -> None:
     assert host.ends() == 0
 
 
+def test_a_join_that_takes_too_long_says_how_many_have_joined(start: Start, overlay: str) -> None:
+    here = f"127.0.0.1:{free_port()}"
+    arguments = ("--members", "3", "--server", here, "--join-timeout", "0.2")
+    host = start("host", "--overlay", overlay, *arguments)
+    host.logs(
+        "^opus-socket: error: 0 of 3 members joined after 0.2 s "
+        rf"\(--join-timeout\); tried the rendezvous server {here}$"
+    )
+    assert host.ends() == 1
+    assert host.out.all == []
+
+
 async def test_one_member_of_a_process_answers_whoever_asks_it() -> None:
     """Had each of them answered, with a cookie of its own, questions would multiply."""
     local = OverlayConfig(overlay_id="lab", node_adapter={"listen": "127.0.0.1:0"})
