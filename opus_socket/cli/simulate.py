@@ -6,7 +6,7 @@ Its one rule: the same words give the same answer, except for `wall_s` and `even
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from opus_socket import registry
 from opus_socket.cli.collector import without_collector
+from opus_socket.cli.figures import in_words
 from opus_socket.cli.options import layer_options, take_layers
 from opus_socket.cli.outputs import OutputFile
 from opus_socket.config import Layer, OverlayConfig
@@ -25,7 +26,6 @@ from opus_socket.simulator import (
     Experiment,
     LinkQuality,
     Progress,
-    Report,
     Scenario,
     parse_network,
     read_addresses,
@@ -113,7 +113,9 @@ def command(
     """Simulate an overlay: members join, faults befall them, the result is judged.
 
     The members' configuration is made as for every verb; the rendezvous server is simulated, too.
-    Exit status 1: the overlay did not become legitimate within 600 virtual seconds.
+    The overlay is legitimate when a checker that knows all members finds every table right. With
+    --json the figures are one object whose names are those of the lines that explain them. Exit
+    status 1: the overlay did not become legitimate within 600 virtual seconds.
     """
     base = Layer("default", {"overlay_id": "simulation"})
     config, _ = OverlayConfig.layered(base, *take_layers(options))
@@ -145,7 +147,8 @@ def command(
         if as_json:
             click.echo(json.dumps(report.as_json(), default=plain))
         else:
-            _print(report)
+            alive = sum(member.alive for member in experiment.simulator.members)
+            _print(in_words(report, scenario, alive))
     if not report.legitimate:
         context.exit(1)
 
@@ -167,11 +170,7 @@ def _progress() -> Iterator[Callable[[Progress], None] | None]:
         yield show
 
 
-def _print(report: Report) -> None:
-    shown = report.as_json()
-    shown.pop("parameters")
-    width = max(map(len, shown))
-    for name, value in shown.items():
-        if isinstance(value, dict):
-            value = "  ".join(f"{part} {figure:.3f}" for part, figure in value.items())
-        click.echo(f"{name:<{width}}  {'-' if value is None else value}")
+def _print(figures: Mapping[str, str]) -> None:
+    width = max(map(len, figures))
+    for name, text in figures.items():
+        click.echo(f"{name:<{width}}  {text}")

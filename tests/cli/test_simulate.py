@@ -92,7 +92,51 @@ def test_without_json_it_is_told_to_people() -> None:
     result = simulate("--nodes", "5")
     lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
     assert set(lines) == FIELDS - {"parameters"}
-    assert lines["legitimate"] == "True"
+    assert next(iter(lines)) == "protocol"
+    assert lines["legitimate"].startswith("yes: ")
+    assert lines["nodes"] == "5 members"
+    assert "from the last join until" in lines["time_to_legitimate_s"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--crash", "0.4"], {"time_to_legitimate_s": "virtual seconds, from the crash until"}),
+        (["--crash", "0.4"], {"nodes": "10 members, of whom 6 survived", "legitimate": "all 6"}),
+        (
+            ["--crash", "0.1", "--partition", "9"],
+            {"time_to_legitimate_s": "from the end of the partition of 9 s until"},
+        ),
+        (["--nodes", "1"], {"legitimate": "all 1", "stretch": "mean 0.000, p90 0.000, max 0.000"}),
+        (
+            ["--loss", "1", "--crash", "0.4"],
+            {
+                "nodes": "10 members",
+                "legitimate": "no: ",
+                "time_to_legitimate_s": "- (it never was)",
+                "messages_per_join": "or else to the end",
+            },
+        ),
+    ],
+)
+def test_people_are_told_since_when_and_of_whom(options: list[str], words: dict[str, str]) -> None:
+    result = simulate("--nodes", "10", *options)
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    for name, said in words.items():
+        assert said in lines[name]
+
+
+def test_people_and_programs_are_told_the_same_figures() -> None:
+    arguments = ("--nodes", "12", "--seed", "5", "--crash", "0.25")
+    fields = report(simulate(*arguments, "--json"))
+    lines = dict(line.split(maxsplit=1) for line in simulate(*arguments).stdout.splitlines())
+    for name in ("time_to_legitimate_s", "messages_per_join", "rendezvous_messages_per_join"):
+        assert lines[name].startswith(f"{fields[name]:.3f} ")
+    for name in ("stretch", "stress", "cost"):
+        mean, p90, most = (fields[name][part] for part in ("mean", "p90", "max"))
+        assert lines[name].startswith(f"mean {mean:.3f}, p90 {p90:.3f}, max {most:.3f} (")
+    assert lines["trace_sha256"].startswith(fields["trace_sha256"])
+    assert f"member {fields['root']}," in lines["root"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pty
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -64,11 +65,28 @@ def test_people_are_told_what_came_of_it(start: Start, file: Path) -> None:
     demo = start("demo", str(file), "--members", "3", "--processes", "2", "--svg", "p.svg")
     demo.prints(r"^member +process +address +joined after +hops +file after +Mbit/s +SHA-256")
     demo.prints(r"sender")
-    demo.prints(r"3 members in 2 processes joined within \d+\.\d+ s .*tree depth [12]")
+    demo.prints(
+        r"3 members in 2 processes joined within \d+\.\d+ s .*"
+        r"settled \d+\.\d s after the last join: \d edges, tree depth [12]"
+    )
     demo.prints(r"\(1,000,003 bytes\) reached all members .* Mbit/s a member")
     demo.prints(r"at 3 of 3 members")
     demo.prints(r"picture: p.svg")
     assert demo.ends() == 0
+    said = b"\n".join(demo.err.all).decode().splitlines()
+    assert re.fullmatch(
+        r"demo: rendezvous server at 127\.0\.0\.1:\d+; 3 members in 2 processes join", said[0]
+    )
+    assert said[1:4] == [f"demo: {count} of 3 members have joined" for count in (1, 2, 3)]
+    assert re.fullmatch(
+        r"demo: settled \d+\.\d s after the last join; sending file \(1,000,003 bytes\) to "
+        "2 members",
+        said[4],
+    )
+    assert said[-2:] == [
+        "demo: 2 of 2 MB have arrived",
+        "demo: verifying the SHA-256 of every member",
+    ]
 
 
 def test_one_member_and_an_empty_file_are_enough(start: Start, tmp_path: Path) -> None:
@@ -79,6 +97,34 @@ def test_one_member_and_an_empty_file_are_enough(start: Start, tmp_path: Path) -
     assert (result["members"], result["processes"], result["delivered"]) == (1, 1, 1)
     assert (result["bytes"], result["tree_depth"], result["aggregate_mbit_s"]) == (0, 0, 0)
     assert result["sha256"] == hashlib.sha256().hexdigest()
+
+
+def test_one_member_alone_has_nobody_to_send_to(start: Start, file: Path) -> None:
+    arguments = ("demo", str(file), "--members", "1")
+    result = start(*arguments, "--json").json()
+    assert (result["delivered"], result["tree_depth"], result["bytes"]) == (1, 0, 1_000_003)
+    figures = ("multicast_s", "per_member_mbit_s", "aggregate_mbit_s")
+    assert [result[name] for name in figures] == [0.0, 0.0, 0.0]
+    demo = start(*arguments)
+    demo.prints(r"^1 member in 1 process joined within .*: 0 edges, tree depth 0$")
+    demo.prints(r"\(1,000,003 bytes\) was sent to nobody, for there is no other member$")
+    demo.prints(r"at 1 of 1 member$")
+    assert demo.ends() == 0
+    assert b"nan" not in b"".join(demo.out.all)
+
+
+def test_a_picture_that_cannot_be_written_in_the_end_is_1_and_the_rest_is_told(
+    start: Start, file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    demo = start("demo", str(file), "--members", "2", "--json", "--svg", "folder/p.svg")
+    demo.logs("rendezvous server")
+    (tmp_path / "folder").rmdir()
+    assert demo.json()["svg"] is None
+    demo.logs(
+        "^opus-socket: error: --svg = 'folder/p.svg' cannot be written: No such file or directory$"
+    )
+    assert demo.ends() == 1
 
 
 @pytest.mark.parametrize(
@@ -110,7 +156,7 @@ class Saboteur(Spectator):
     def started(self, process: int, pid: int) -> None:
         self.pids[process] = pid
 
-    def agreed(self, size: int) -> None:
+    def agreed(self, size: int, seconds: float) -> None:
         os.kill(self.pids[2], signal.SIGKILL)
 
 

@@ -70,17 +70,25 @@ class Plan:
 class Spectator:
     """Is told how a demonstration goes on; this one keeps it to itself."""
 
+    def serving(self, server: str) -> None:
+        """The rendezvous server listens at this endpoint."""
+
     def started(self, process: int, pid: int) -> None:
         """A process of members has been started; its number, and the system's."""
 
     def joined(self, count: int) -> None:
         """So many members have joined."""
 
-    def agreed(self, size: int) -> None:
-        """The tables of all agree; a file of so many bytes is on its way to every other member."""
+    def agreed(self, size: int, seconds: float) -> None:
+        """The tables of all agree, so many seconds after the last join; a file of so many bytes is
+        on its way to every other member.
+        """
 
     def received(self, size: int) -> None:
         """So many bytes have arrived, at all members together."""
+
+    def verifying(self) -> None:
+        """All that was to arrive has; the file's own digest is computed."""
 
 
 @frozen
@@ -91,6 +99,7 @@ class Outcome:
         plan: what was to be shown.
         size, sha256: the file's bytes, and their digest.
         joined: what each member said when it had joined, by its number.
+        settled_s: seconds from the last join until the tables of all had agreed for a moment.
         places: where the members stood when the multicast began.
         depths: hops from the sender to each member.
         finished: what those members report that had everything in time, and the sender.
@@ -100,6 +109,7 @@ class Outcome:
     size: int
     sha256: str
     joined: Mapping[int, Joined]
+    settled_s: float
     places: Mapping[int, Place]
     depths: Mapping[int, int]
     finished: Mapping[int, Finished]
@@ -120,8 +130,11 @@ class Outcome:
 
     @property
     def multicast_s(self) -> float:
-        """Seconds until the last member that got everything had it."""
-        return max(map(self.seconds, self.finished), default=0.0)
+        """Seconds until the last member that got everything had it; 0 when there is no other than
+        the sender.
+        """
+        receivers = [number for number in self.finished if number != SENDER]
+        return max(map(self.seconds, receivers), default=0.0)
 
     @property
     def receivers(self) -> int:
@@ -142,18 +155,22 @@ async def demonstrate(plan: Plan, spectator: Spectator) -> Outcome:
     """
     async with trio.open_nursery() as nursery:
         server = await nursery.start(serve, "127.0.0.1:0")
+        spectator.serving(str(server))
         crew = Crew()
         for process in range(1, plan.processes + 1):
             spectator.started(process, await nursery.start(crew.employ, process))
         course = _Course(plan, spectator, crew)
         joined = await course.join(str(server))
+        last_join = trio.current_time()
         places = await course.settle(joined[SENDER].address)
-        spectator.agreed(plan.file.stat().st_size)
+        settled_s = trio.current_time() - last_join
+        spectator.agreed(plan.file.stat().st_size, settled_s)
         finished = await course.multicast()
+        spectator.verifying()
         await crew.dismiss()
         size, sha256 = await trio.to_thread.run_sync(digest_of, plan.file, abandon_on_cancel=True)
         nursery.cancel_scope.cancel()
-    return Outcome(plan, size, sha256, joined, places, depths_of(places), finished)
+    return Outcome(plan, size, sha256, joined, settled_s, places, depths_of(places), finished)
 
 
 @define(eq=False)

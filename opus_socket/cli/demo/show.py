@@ -1,14 +1,18 @@
 """What a demonstration shows: its progress, and in the end what came of it.
 
-Its one rule: progress goes to standard error and only to a terminal; results go to standard output.
+Its one rule: progress goes to standard error, to a terminal as bars and elsewhere as a line a
+stage; results go to standard output.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import median
 from types import TracebackType
 from typing import Self
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -20,11 +24,61 @@ MOST_ROWS = 64
 _WIDTH = 100
 
 
-class Show(Spectator):
-    """The progress of a demonstration; a context manager."""
+class Stages(Spectator):
+    """The progress of a demonstration as lines, a few for each stage.
 
-    def __init__(self, plan: Plan) -> None:
-        console = Console(stderr=True)
+    Args:
+        plan: what is to be shown.
+        say: takes a line.
+    """
+
+    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._say = say
+        self._size = 0
+        self._tenths = 0
+
+    def serving(self, server: str) -> None:
+        """The rendezvous server listens."""
+        members = _count(self._plan.members, "member")
+        processes = _count(self._plan.processes, "process", "processes")
+        self._say(f"rendezvous server at {server}; {members} in {processes} join")
+
+    def joined(self, count: int) -> None:
+        """So many members have joined."""
+        if self._has_grown(count, self._plan.members):
+            self._say(f"{count} of {self._plan.members} members have joined")
+
+    def agreed(self, size: int, seconds: float) -> None:
+        """The overlay is complete; the file is on its way."""
+        self._size = size * (self._plan.members - 1)
+        self._tenths = 0
+        self._say(
+            f"settled {seconds:.1f} s after the last join; sending {self._plan.file.name} "
+            f"({_count(size, 'byte')}) to {_count(self._plan.members - 1, 'member')}"
+        )
+
+    def received(self, size: int) -> None:
+        """So many bytes have arrived, at all members together."""
+        if self._has_grown(size, self._size):
+            self._say(f"{_megabytes(size, self._size)} have arrived")
+
+    def verifying(self) -> None:
+        """Everything has arrived."""
+        self._say("verifying the SHA-256 of every member")
+
+    def _has_grown(self, done: int, total: int) -> bool:
+        """Whether another tenth, or more, has been done."""
+        tenths = done * 10 // max(1, total)
+        grown = tenths > self._tenths
+        self._tenths = max(tenths, self._tenths)
+        return grown
+
+
+class Bars(Spectator):
+    """The progress of a demonstration on a terminal; a context manager."""
+
+    def __init__(self, plan: Plan, console: Console) -> None:
         self._plan = plan
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -32,7 +86,6 @@ class Show(Spectator):
             TextColumn("{task.fields[figures]}"),
             TimeElapsedColumn(),
             console=console,
-            disable=not console.is_terminal,
         )
         self._joining: TaskID | None = None
         self._sending: TaskID | None = None
@@ -60,7 +113,7 @@ class Show(Spectator):
         figures = f"{count} of {self._plan.members}"
         self._progress.update(self._joining, completed=count, figures=figures)
 
-    def agreed(self, size: int) -> None:
+    def agreed(self, size: int, seconds: float) -> None:
         """The overlay is complete; the file is on its way."""
         self._size = size * (self._plan.members - 1)
         self._sending = self._progress.add_task(
@@ -70,8 +123,19 @@ class Show(Spectator):
     def received(self, size: int) -> None:
         """So many bytes have arrived, at all members together."""
         assert self._sending is not None
-        figures = f"{size / 1e6:,.0f} of {self._size / 1e6:,.0f} MB"
+        figures = _megabytes(size, self._size)
         self._progress.update(self._sending, completed=size, figures=figures)
+
+
+@contextmanager
+def spectator_of(plan: Plan) -> Iterator[Spectator]:
+    """Who shows the progress on standard error, as that is."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with Bars(plan, console) as bars:
+            yield bars
+    else:
+        yield Stages(plan, lambda line: click.echo(f"demo: {line}", err=True))
 
 
 def summary_of(outcome: Outcome) -> dict[str, object]:
@@ -102,19 +166,13 @@ def describe(outcome: Outcome, picture: str | None) -> None:
         console.print(_table(outcome))
     seconds = [joined.seconds for joined in outcome.joined.values()]
     edges = sum(len(place.neighbors) for place in outcome.places.values()) // 2
-    rate = outcome.rate(outcome.multicast_s)
-    delivered = len(outcome.delivered)
     lines = (
         f"{_count(plan.members, 'member')} in {_count(plan.processes, 'process', 'processes')} "
-        f"joined within {max(seconds):.3f} s (median {median(seconds):.3f} s): "
+        f"joined within {max(seconds):.3f} s (median {median(seconds):.3f} s) and settled "
+        f"{outcome.settled_s:.1f} s after the last join: "
         f"{_count(edges, 'edge')}, tree depth {max(outcome.depths.values())}",
-        f"{plan.file} ({_count(outcome.size, 'byte')}) reached all members but the sender within "
-        f"{outcome.multicast_s:.3f} s: {rate:,.0f} Mbit/s a member, "
-        f"{rate * outcome.receivers:,.0f} Mbit/s in all"
-        if delivered == plan.members
-        else f"{plan.file} ({_count(outcome.size, 'byte')}) did not reach "
-        f"{', '.join(map(str, _without(outcome)))}",
-        f"SHA-256 {outcome.sha256} at {delivered} of {_count(plan.members, 'member')}",
+        f"{plan.file} ({_count(outcome.size, 'byte')}) {_fate(outcome)}",
+        f"SHA-256 {outcome.sha256} at {len(outcome.delivered)} of {_count(plan.members, 'member')}",
         "no picture" if picture is None else f"picture: {picture}",
     )
     for line in lines:
@@ -170,8 +228,25 @@ def _table(outcome: Outcome) -> Table:
     return table
 
 
+def _fate(outcome: Outcome) -> str:
+    """What became of the file."""
+    if missing := _without(outcome):
+        return f"did not reach {', '.join(missing)}"
+    if not outcome.receivers:
+        return "was sent to nobody, for there is no other member"
+    rate = outcome.rate(outcome.multicast_s)
+    return (
+        f"reached all members but the sender within {outcome.multicast_s:.3f} s: {rate:,.0f} "
+        f"Mbit/s a member, {rate * outcome.receivers:,.0f} Mbit/s in all"
+    )
+
+
 def _without(outcome: Outcome) -> list[str]:
     return [f"member {n}" for n in outcome.joined if n not in outcome.delivered]
+
+
+def _megabytes(size: int, total: int) -> str:
+    return f"{size / 1e6:,.0f} of {total / 1e6:,.0f} MB"
 
 
 def _count(count: int, one: str, many: str = "") -> str:

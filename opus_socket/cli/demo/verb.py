@@ -15,7 +15,7 @@ import trio
 
 from opus_socket import registry
 from opus_socket.cli.demo.run import Plan, demonstrate
-from opus_socket.cli.demo.show import Show, describe, picture_of, summary_of
+from opus_socket.cli.demo.show import describe, picture_of, spectator_of, summary_of
 from opus_socket.cli.outputs import OutputFile
 from opus_socket.config import LoggingConfig
 from opus_socket.errors import ConfigurationError, OverlayError
@@ -55,7 +55,8 @@ def command(
 
     Starts a rendezvous server and processes of members, which find each other by themselves;
     multicasts FILE from one member; compares its SHA-256 at each; draws the overlay. Without
-    FILE it takes a large file of this Python installation.
+    FILE it takes a large file of this Python installation. A single member has nobody to send to:
+    then the seconds and Mbit/s of the multicast are 0.
     """
     configure_logging(LoggingConfig(level="warning"))
     registry.protocol(protocol)
@@ -64,8 +65,8 @@ def command(
     output = OutputFile("--svg", svg)
     output.check()
     plan = Plan(path, members, min(members, processes), protocol)
-    with Show(plan) as show:
-        outcome = trio.run(demonstrate, plan, show)
+    with spectator_of(plan) as spectator:
+        outcome = trio.run(demonstrate, plan, spectator)
     picture: str | None = svg
     problem: OverlayError | None = None
     try:
