@@ -1,7 +1,7 @@
 """The bare program: what a batched Trio program can do that has connections and nothing else.
 
 Its one rule: as little as can be done while an application gets one object a message. Frames have
-a length of four bytes in front; a read takes up to 64 KiB into a reused buffer; what came is
+a length of four bytes in front; a read takes up to 256 KiB into a reused buffer; what came is
 passed on by one write a child, unchanged and unread, and then becomes messages.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import trio
 
-READ_SIZE = 1 << 16
+READ_SIZE = 1 << 18
 READS_PER_WAKE = 4
 KERNEL_BUFFER = 1 << 17
 MAXIMUM_FRAME = 1 << 17

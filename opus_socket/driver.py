@@ -296,7 +296,7 @@ class Host:
             if blockers is None and output.closed:
                 output.lose(len(dispatch.delivered), "overflow")
             else:
-                member.inbox.push(dispatch.delivered, self.now())
+                member.inbox.push(dispatch.delivered, dispatch.delivered_size, self.now())
                 if blockers is not None and output.closed:
                     blockers.append(output)
         for event in dispatch.events:

@@ -17,7 +17,7 @@ from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
 from opus_socket.core.message import HEADER_SIZE, VERSION, version_and_size
 
-READ_SIZE = 1 << 16
+READ_SIZE = 1 << 18
 """Bytes of one read."""
 
 LONGEST_FRAME = 1 << 17

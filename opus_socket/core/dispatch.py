@@ -88,6 +88,7 @@ class Dispatch:
         consumed: bytes of the buffer that were handled: whole frames.
         outputs: what to send, at most one entry for each neighbor and traffic class.
         delivered: messages for the application, in order.
+        delivered_size: bytes of their frames.
         for_services: messages for services, in order.
         events: what to tell the application.
         duplicates: messages that had been here before.
@@ -101,6 +102,7 @@ class Dispatch:
     consumed: int = 0
     outputs: list[Output] = field(factory=list)
     delivered: list[OverlayMessage] = field(factory=list)
+    delivered_size: int = 0
     for_services: list[ForService] = field(factory=list)
     events: list[Event] = field(factory=list)
     duplicates: int = 0
@@ -127,7 +129,6 @@ class Batch:
         mutable: whether the buffer may be changed.
         dispatch: what has come of it.
         relayed, relayed_size: frames of others that were sent on, each once, and their bytes.
-        delivered_size: bytes of the frames that were delivered.
     """
 
     buffer: memoryview
@@ -137,7 +138,6 @@ class Batch:
     dispatch: Dispatch = field(factory=Dispatch)
     relayed: int = 0
     relayed_size: int = 0
-    delivered_size: int = 0
     _outputs: dict[tuple[Contact, int], Output] = field(factory=dict, init=False)
     _contacts: tuple[Contact, ...] = field(default=(), init=False)
     _class: int = field(default=0, init=False)
@@ -195,7 +195,7 @@ class Batch:
             tally.transmitted_frames += output.frames
             tally.transmitted_bytes += output.size
         tally.delivered_frames += len(dispatch.delivered)
-        tally.delivered_bytes += self.delivered_size
+        tally.delivered_bytes += dispatch.delivered_size
         tally.service_frames += len(dispatch.for_services)
         tally.duplicates += dispatch.duplicates
         if dispatch.dropped:

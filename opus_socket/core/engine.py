@@ -328,7 +328,7 @@ class ForwardingEngine:
         elif run.is_service:
             self._hand_to_services(batch, run, addressed=True, held=held)
         else:
-            batch.delivered_size += run.stop - run.starts[0]
+            batch.dispatch.delivered_size += run.stop - run.starts[0]
             batch.dispatch.delivered += run.messages(batch.buffer, self._origin.shape.size)
 
     def _deliver_parsed(self, batch: Batch, run: Run, message: OverlayMessage, held: bool) -> None:
@@ -346,7 +346,7 @@ class ForwardingEngine:
         elif message.extension(Code.RAW) is None:
             dispatch.drop("no_payload", 1)
         else:
-            batch.delivered_size += len(message.frame)
+            dispatch.delivered_size += len(message.frame)
             dispatch.delivered.append(message)
 
     def _is_intercepted(self, batch: Batch, run: Run) -> bool:

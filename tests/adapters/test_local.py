@@ -112,7 +112,7 @@ def test_an_inbox_is_a_bounded_queue(steps: list[int | list[bytes]]) -> None:
                 expected += messages
             else:
                 dropped += len(messages)
-            inbox.push(messages, 0.0)
+            inbox.push(messages, sum(len(each.frame) for each in messages), 0.0)
         assert len(inbox) == len(expected)
         assert inbox.output.queued == sum(len(each.frame) for each in expected)
         assert inbox.output.dropped == dropped
@@ -121,7 +121,7 @@ def test_an_inbox_is_a_bounded_queue(steps: list[int | list[bytes]]) -> None:
 
 def test_an_inbox_without_room_discards_everything(board: Board) -> None:
     inbox = Inbox(board.output(0))
-    inbox.push([message(b"x"), message(b"y")], 0.0)
+    inbox.push([message(b"x"), message(b"y")], 100, 0.0)
     assert inbox.take(10, 0.0) == []
     statistics = inbox.output.statistics()
     assert (statistics.discarded, statistics.dropped, statistics.taken) == (2, 0, 0)
