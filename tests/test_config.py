@@ -114,6 +114,47 @@ def test_every_setting_says_what_it_means_and_every_number_its_unit() -> None:
             assert leaf.setting.unit, key
 
 
+@pytest.mark.parametrize(
+    ("key", "least", "most"),
+    [
+        ("heartbeat", 0.1, 5.0),
+        ("neighbor_timeout", 3.0, 60.0),
+        ("rendezvous_period", 0.1, 3600.0),
+        ("join_retry", 0.1, 60.0),
+        ("join_retry_limit", 0.1, 3600.0),
+    ],
+)
+def test_the_protocols_numbers_have_bounds_that_are_shown(
+    key: str, least: float, most: float
+) -> None:
+    """Algorithms 2: a heartbeat of up to 5 seconds, more than two of which may be missed."""
+    declared = LEAVES[f"node.delaunay.{key}"].setting
+    assert declared.range == f"{least}\N{EN DASH}{most}"
+    assert declared.brief == f"a number {declared.range} ({declared.unit})"
+    assert declared.allowed == f"a number from {least} to {most} ({declared.unit})"
+    settings: Callable[..., object] = protocol("delaunay").settings
+    for value in (least, most):
+        assert getattr(settings(**{key: value}), key) == value
+    for value in (least - 0.01, most + 0.01):
+        assert refusal(partial(settings, **{key: value})) == (
+            f"node.delaunay.{key} = {value} is refused; allowed: {declared.allowed}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("key", "given_list", "wrong"),
+    [
+        ("rendezvous.buddies", ["a:1", "nonsense", "b"], "'nonsense'"),
+        ("node_adapter.advertise", ["a:1", "b:0"], "'b:0'"),
+    ],
+)
+def test_of_a_list_the_entry_that_is_wrong_is_named(
+    key: str, given_list: list[str], wrong: str
+) -> None:
+    text = refusal(lambda: LAB.evolve(**{key: given_list}))
+    assert text.startswith(f"{key} = {wrong} is refused; allowed: HOST:PORT")
+
+
 @given(key=st.sampled_from(sorted(BOUNDS)), value=st.integers() | st.floats(allow_nan=False))
 @example(key="socket.hop_limit", value=0)
 @example(key="socket.hop_limit", value=1)

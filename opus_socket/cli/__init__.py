@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 
 import click
@@ -46,6 +46,9 @@ _STATUS: tuple[tuple[type[BaseException], int], ...] = (
     (OverlayError, 1),
     (OSError, 1),  # there is no room for what it has to say, see _is_foreseen
 )
+ORIGINS = "opus_socket.origins"
+"""In click's `Context.meta`: where each value of the verb's configuration was given."""
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -79,7 +82,7 @@ class LazyGroup(click.Group):
                 # Here, not when the interpreter ends, a reader that has gone can be told apart.
                 sys.stdout.flush()
         except (OverlayError, KeyboardInterrupt, OSError, BaseExceptionGroup) as error:
-            ctx.exit(_report(error))
+            ctx.exit(_report(error, ctx.meta.get(ORIGINS, {})))
 
 
 @click.group(
@@ -98,8 +101,10 @@ def main() -> None:
     configure_logging(LoggingConfig())
 
 
-def _report(error: BaseException) -> int:
-    """Say in one line what went wrong; the exit status."""
+def _report(error: BaseException, origins: Mapping[str, str]) -> int:
+    """Say in one line what went wrong, and where the value that it names was given; the exit
+    status.
+    """
     leaves = list(_leaves(error))
     if not all(map(_is_foreseen, leaves)):
         raise error  # a defect of ours: its traceback is what we want to see
@@ -114,6 +119,9 @@ def _report(error: BaseException) -> int:
         cause = leaf.__cause__
         if type(leaf) is OverlayError and cause is not None:  # a background task crashed
             text += f" ({type(cause).__name__}: {' '.join(str(cause).splitlines())})"
+        key = text.split(" = ")[0].split(": ")[0]
+        if key in origins and isinstance(leaf, ConfigurationError):
+            text = f"{origins[key]}: {text}"
         click.echo(f"opus-socket: error: {text}", err=True)
     elif isinstance(leaf, OSError):
         if not isinstance(leaf, BrokenPipeError):

@@ -6,8 +6,8 @@ import json
 
 import click
 
-from opus_socket.cli.options import layer_options, take_layers
-from opus_socket.config import OverlayConfig, example_text
+from opus_socket.cli.options import layer_options, layered, take_layers
+from opus_socket.config import example_text
 from opus_socket.core.setting_types import plain, toml_value
 from opus_socket.core.settings import Leaf, Origins
 from opus_socket.registry import protocols
@@ -21,22 +21,25 @@ from opus_socket.registry import protocols
 def command(file: str | None, as_json: bool, example: bool, **options: object) -> None:
     """Check a configuration and show what is in force.
 
-    FILE is a configuration in TOML; options override it. Every value is shown with its unit and
-    where it comes from, as TOML that can be a configuration itself.
+    FILE is a configuration in TOML; options override it. Every value is shown with its unit, its
+    range, whether it is a key attribute, on which all members must agree, and where it comes from,
+    as TOML that can be a configuration itself.
     """
     if example:
         click.echo(example_text(protocols().values()), nl=False)
         return
-    config, origins = OverlayConfig.layered(*take_layers({"config_file": file, **options}))
+    config, origins = layered(take_layers({"config_file": file, **options}))
     leaves = tuple(config.leaves())
+    keys = {key for key, _ in config.key_pairs()}
     if as_json:
-        shown = {leaf.key: _described(leaf, origins) for leaf in leaves}
+        shown = {leaf.key: _described(leaf, origins, leaf.key in keys) for leaf in leaves}
         click.echo(json.dumps(shown, indent=2, ensure_ascii=False, default=plain))
         return
     assignments = [_assignment(leaf) for leaf in leaves]
     width = max(map(len, assignments))
     for leaf, assignment in zip(leaves, assignments, strict=True):
-        remarks = (leaf.setting.unit, _origin(leaf, origins))
+        is_key = "key attribute" if leaf.key in keys else ""
+        remarks = (leaf.setting.unit, leaf.setting.range, is_key, _origin(leaf, origins))
         click.echo(f"{assignment:<{width}}  # {'; '.join(filter(None, remarks))}")
 
 
@@ -50,10 +53,10 @@ def _origin(leaf: Leaf, origins: Origins) -> str:
     return origins.get(leaf.key, "default")
 
 
-def _described(leaf: Leaf, origins: Origins) -> dict[str, object]:
+def _described(leaf: Leaf, origins: Origins, is_key: bool) -> dict[str, object]:
     return {
         "value": leaf.value,
         "unit": leaf.setting.unit,
         "from": _origin(leaf, origins),
-        "key_attribute": leaf.setting.key,
+        "key_attribute": is_key,
     }

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import functools
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import ParamSpec, TypeVar
 
 import click
 from attrs import frozen
 
+from opus_socket.cli import ORIGINS
 from opus_socket.config import Layer, OverlayConfig, file_layer, find_setting
+from opus_socket.core.settings import Origins
+from opus_socket.errors import ConfigurationError
 from opus_socket.logs import configure_logging
 
 Arguments = ParamSpec("Arguments")
@@ -67,8 +70,7 @@ def overlay_options(
 
     @functools.wraps(function)
     def with_config(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        layers = take_layers(kwargs)
-        config, _ = OverlayConfig.layered(*layers)
+        config, _ = layered(take_layers(kwargs))
         configure_logging(config.logging)
         kwargs["config"] = config
         return function(*args, **kwargs)
@@ -117,6 +119,26 @@ def take_layers(arguments: dict[str, object]) -> list[Layer]:
     if settings:
         layers.append(Layer("--set", settings))
     return layers
+
+
+def layered(layers: Iterable[Layer]) -> tuple[OverlayConfig, Origins]:
+    """The configuration of these layers, and where each of its values was given.
+
+    What the system refuses later, such as a port in use, is told with that origin as well.
+
+    Raises:
+        ConfigurationError: a value that is not allowed, or one that is missing.
+    """
+    try:
+        config, origins = OverlayConfig.layered(*layers)
+    except ConfigurationError as error:
+        for option in _OPTIONS:
+            if f"{option.key} is missing" in str(error):
+                said = f"{error}; give it with {option.flag} {option.metavar}"
+                raise ConfigurationError(said) from error
+        raise
+    click.get_current_context().meta[ORIGINS] = origins
+    return config, origins
 
 
 def _parse_settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import click
@@ -34,7 +35,7 @@ def command(context: click.Context, /, listen: str, as_json: bool) -> None:
 
 async def _rendezvous(listen: str, as_json: bool) -> int:
     async with trio.open_nursery() as nursery:
-        endpoint = await nursery.start(lambda task_status: serve(listen, task_status=task_status))
+        endpoint = await nursery.start(functools.partial(serve, listen, option="--listen"))
         if as_json:
             host, port, _ = endpoint
             click.echo(json.dumps({"listen": str(endpoint), "host": host, "port": port}))

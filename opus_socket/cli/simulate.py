@@ -16,9 +16,9 @@ from rich.console import Console
 from opus_socket import registry
 from opus_socket.cli.collector import without_collector
 from opus_socket.cli.figures import in_words
-from opus_socket.cli.options import layer_options, take_layers
+from opus_socket.cli.options import layer_options, layered, take_layers
 from opus_socket.cli.outputs import OutputFile
-from opus_socket.config import Layer, OverlayConfig
+from opus_socket.config import Layer
 from opus_socket.core.addresses import LogicalAddress
 from opus_socket.core.setting_types import plain
 from opus_socket.logs import configure_logging
@@ -118,7 +118,7 @@ def command(
     status 1: the overlay did not become legitimate within 600 virtual seconds.
     """
     base = Layer("default", {"overlay_id": "simulation"})
-    config, _ = OverlayConfig.layered(base, *take_layers(options))
+    config, _ = layered([base, *take_layers(options)])
     configure_logging(config.logging)
     output = None if dump is None else OutputFile("--dump", dump)
     if output is not None:

@@ -12,6 +12,7 @@ import re
 
 from opus_socket.core.settings import refused
 
+_FORM = "HOST:PORT such as 192.0.2.1:8081, [2001:db8::1]:8081 or name.example:8081"
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
@@ -45,16 +46,16 @@ def host_port(text: str, default_port: int | None = None) -> tuple[str, int]:
         try:
             host = str(ipaddress.IPv6Address(host))
         except ValueError:
-            raise ValueError("an IPv6 address inside the brackets") from None
+            raise ValueError(f"{_FORM}, an IPv6 address inside the brackets") from None
     elif plain:
         host, digits = plain.groups()
         _check_host(host)
     else:
-        raise ValueError("HOST:PORT, with an IPv6 address in brackets: [ADDRESS]:PORT")
+        raise ValueError(f"{_FORM}, an IPv6 address in brackets")
     if digits is None and default_port is not None:
         return host, default_port
     if digits is None or not re.fullmatch(r"[0-9]{1,5}", digits) or int(digits) > 65_535:
-        raise ValueError("HOST:PORT, the port a whole number up to 65535")
+        raise ValueError(f"{_FORM}, the port a whole number up to 65535")
     return host, int(digits)
 
 
@@ -64,18 +65,18 @@ def _check_host(host: str) -> None:
         try:
             ipaddress.IPv4Address(host)
         except ValueError:
-            raise ValueError("HOST:PORT, the host four numbers from 0 to 255 or a name") from None
+            raise ValueError(f"{_FORM}, the host four numbers from 0 to 255 or a name") from None
     elif len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise ValueError("HOST:PORT, the host an IP address or a name")
+        raise ValueError(f"{_FORM}, the host an IP address or a name")
 
 
 def reachable(text: str) -> None:
     """Form of an endpoint that others send to."""
     host, port = host_port(text)
     if port == 0:
-        raise ValueError("HOST:PORT, the port from 1 to 65535")
+        raise ValueError(f"{_FORM}, the port from 1 to 65535")
     if host in ("0.0.0.0", "::"):
-        raise ValueError("HOST:PORT, the host one that others can reach")
+        raise ValueError(f"{_FORM}, the host one that others can reach")
 
 
 def multicast_group(text: str) -> None:
@@ -87,6 +88,6 @@ def multicast_group(text: str) -> None:
         multicast = False
     if not multicast or port == 0:
         raise ValueError(
-            "GROUP:PORT, a multicast address (224.0.0.0 to 239.255.255.255, or ff00::/8 in "
-            "brackets) and a port from 1 to 65535"
+            "GROUP:PORT such as 239.255.0.1:9003, a multicast address (224.0.0.0 to "
+            "239.255.255.255, or ff00::/8 in brackets) and a port from 1 to 65535"
         )

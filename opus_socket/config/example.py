@@ -78,7 +78,7 @@ def _settings(table: object) -> Iterator[str]:
 
 
 def _explained(setting: Setting) -> str:
-    parts = [setting.meaning, setting.allowed]
+    parts = [setting.meaning, setting.brief]
     if setting.key:
         parts.append("key attribute")
     if setting.follows:

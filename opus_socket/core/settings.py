@@ -112,16 +112,31 @@ class Setting:
 
     @property
     def allowed(self) -> str:
-        """What is allowed, for people."""
-        bounds = ""
+        """What is allowed, for people who did something else."""
+        both = self.minimum is not None and self.maximum is not None
+        return self._in_words(f"from {self.minimum} to {self.maximum}" if both else "")
+
+    @property
+    def brief(self) -> str:
+        """What is allowed, for a listing."""
+        both = self.minimum is not None and self.maximum is not None
+        return self._in_words(self.range if both else "")
+
+    @property
+    def range(self) -> str:
+        """The bounds of a number, such as "0.1\N{EN DASH}5.0" or "at least 1"; empty for none."""
         if self.minimum is not None and self.maximum is not None:
-            bounds = f" from {self.minimum} to {self.maximum}"
-        elif self.minimum is not None:
-            bounds = f" of at least {self.minimum}"
-        elif self.maximum is not None:
-            bounds = f" of at most {self.maximum}"
+            return f"{self.minimum}\N{EN DASH}{self.maximum}"
+        if self.minimum is not None:
+            return f"at least {self.minimum}"
+        return "" if self.maximum is None else f"at most {self.maximum}"
+
+    def _in_words(self, between: str) -> str:
+        """With words for two bounds; a single one has the same everywhere."""
+        bounds = between or (f"of {self.range}" if self.range else "")
         most = "" if self.entries is None else f", at most {self.entries} entries"
         unit = f" ({self.unit})" if self.unit else ""
+        bounds = f" {bounds}" if bounds else ""
         return in_words(self.type, bounds, self.choices) + most + unit
 
     def settle(self, value: object, key: str, origins: Origins | None = None) -> object:
@@ -137,16 +152,18 @@ class Setting:
         if settled == self.default:
             return settled
         items = settled if isinstance(settled, tuple) else (settled,)
-        if not all(map(self._within, items)) or (
-            self.entries is not None and len(items) > self.entries
-        ):
+        if self.entries is not None and len(items) > self.entries:
             raise refused(key, value, self.allowed, origins)
-        if self.form is not None:
-            try:
-                for item in items:
+        # Of a list, the error names the entry that is wrong, and as it was given.
+        given = value if isinstance(value, list | tuple) else (value,)
+        for item, as_given in zip(items, given, strict=True):
+            if not self._within(item):
+                raise refused(key, as_given, self.allowed, origins)
+            if self.form is not None:
+                try:
                     self.form(str(item))
-            except ValueError as error:
-                raise refused(key, value, str(error), origins) from None
+                except ValueError as error:
+                    raise refused(key, as_given, str(error), origins) from None
         return settled
 
     def _within(self, item: object) -> bool:

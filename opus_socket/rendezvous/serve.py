@@ -67,6 +67,22 @@ class ProcessStatistics:
     senders: int
     server: ServerStatistics
 
+    def figures(self) -> dict[str, int]:
+        """All of them side by side, as a line of a log has them.
+
+        The server refuses requests; so datagrams that break the protocol are `malformed` here, and
+        `malformed_KIND` for each kind.
+        """
+        return {
+            "received": self.received,
+            "sent": self.sent,
+            "unsent": self.unsent,
+            "malformed": sum(self.refused.values()),
+            **{f"malformed_{kind}": count for kind, count in sorted(self.refused.items())},
+            "senders": self.senders,
+            **asdict(self.server),
+        }
+
 
 @define(eq=False)
 class ServerProcess:
@@ -162,6 +178,7 @@ async def serve(
     listen: str,
     *,
     settings: ServerSettings | None = None,
+    option: str = "listen",
     task_status: trio.TaskStatus[Endpoint] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a rendezvous server until cancelled.
@@ -170,12 +187,13 @@ async def serve(
         listen: `HOST:PORT`, the host an IPv4 address, an IPv6 address in brackets, or a name;
             port 0 lets the system choose.
         settings: bounds and periods.
+        option: what the user calls `listen`, for errors.
         task_status: told the endpoint that it listens at.
 
     Raises:
         ConfigurationError: it cannot listen there; the text says why, and what to do.
     """
-    with await _open(listen) as sock:
+    with await _open(listen, option) as sock:
         host, port = sock.getsockname()[:2]
         endpoint = Endpoint(host, port, Use.UDP)
         machine = RendezvousServer(
@@ -187,16 +205,16 @@ async def serve(
         try:
             await process.run()
         finally:
-            _log.info("rendezvous server stops", **asdict(process.statistics()))
+            _log.info("rendezvous server stops", **process.statistics().figures())
 
 
-async def _open(listen: str) -> socket.socket:
-    host, port = parse_host_port(listen, key="listen")
+async def _open(listen: str, option: str) -> socket.socket:
+    host, port = parse_host_port(listen, key=option)
     try:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except OSError as error:
         raise ConfigurationError(
-            f"listen = {listen!r}: no address of {host!r} is known ({error}); "
+            f"{option} = {listen!r}: no address of {host!r} is known ({error}); "
             "give an address of this machine"
         ) from error
     address = str(found[0][4][0])

@@ -6,14 +6,14 @@ Its one rule: periods are given in seconds, everything that follows from them in
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import ClassVar
 
-from attrs import Attribute, field, frozen
+from attrs import frozen
 
 from opus_socket.core.addresses import WORD_MAX, LogicalAddress
-from opus_socket.errors import ConfigurationError, LocalProtocolError
+from opus_socket.core.settings import Table, setting
+from opus_socket.errors import LocalProtocolError
 
 LAS = 1
 RANDOM = "random"
@@ -64,82 +64,68 @@ def _from_name(digest: bytes) -> LogicalAddress:
             return LogicalAddress((x, y))
 
 
-def _within(least: float, most: float) -> Callable[[Any, Attribute[float], object], None]:
-    def check(_: Any, attribute: Attribute[float], value: object) -> None:
-        if isinstance(value, bool) or not (
-            isinstance(value, int | float) and least <= value <= most
-        ):
-            raise ConfigurationError(
-                f"node.delaunay.{attribute.name} = {value!r}; {least} to {most} is allowed"
-            )
-
-    return check
-
-
-def _check_coordinates(_: Any, attribute: Attribute[str], value: object) -> None:
-    text = str(value)
-    if text != RANDOM and not (text.startswith(NAME) and len(text) > len(NAME)):
-        try:
-            parse_address(text)
-        except LocalProtocolError as error:
-            raise ConfigurationError(
-                f"node.delaunay.{attribute.name} = {value!r}; "
-                "'random', 'x,y' (0 to 4294967294 each) or 'name:TEXT' is allowed"
-            ) from error
+def _check_coordinates(text: str) -> None:
+    """Form of the setting `coordinates`."""
+    if text == RANDOM or (text.startswith(NAME) and len(text) > len(NAME)):
+        return
+    try:
+        parse_address(text)
+    except LocalProtocolError:
+        raise ValueError(
+            f"'random', 'x,y' (0 to {WORD_MAX - 1} each) such as '7,12', or 'name:TEXT'"
+        ) from None
 
 
 @frozen
-class DelaunaySettings:
+class DelaunaySettings(Table):
     """The table `[node.delaunay]`.
 
     Raises:
         ConfigurationError: a value is out of its range.
     """
 
-    coordinates: str = field(
-        default=RANDOM,
-        validator=_check_coordinates,
-        metadata={
-            "unit": "random | x,y | name:TEXT",
-            "meaning": "where this member stands in the plane: drawn, given, or from its name",
-        },
+    TABLE: ClassVar[str] = "node.delaunay"
+
+    coordinates: str = setting(
+        RANDOM,
+        unit="random | x,y | name:TEXT",
+        form=_check_coordinates,
+        meaning="where this member stands in the plane: drawn, given, or from its name",
     )
-    heartbeat: float = field(
-        default=1.0,
-        validator=_within(0.1, 5.0),
-        metadata={
-            "unit": "seconds",
-            "meaning": "how often each neighbor is told hello",
-            "key": True,
-        },
+    heartbeat: float = setting(
+        1.0,
+        unit="seconds",
+        minimum=0.1,
+        maximum=5.0,
+        key=True,
+        meaning="how often each neighbor is told hello",
     )
-    neighbor_timeout: float = field(
-        default=3.5,
-        validator=_within(3.0, 60.0),
-        metadata={
-            "unit": "heartbeats",
-            "meaning": "how long a neighbor may be silent before it counts as gone",
-            "key": True,
-        },
+    neighbor_timeout: float = setting(
+        3.5,
+        unit="heartbeats",
+        minimum=3.0,
+        maximum=60.0,
+        key=True,
+        meaning="how long a neighbor may be silent before it counts as gone",
     )
-    rendezvous_period: float = field(
-        default=2.0,
-        validator=_within(0.1, 3600.0),
-        metadata={
-            "unit": "seconds",
-            "meaning": "how often a leader looks for other fragments of the overlay",
-        },
+    rendezvous_period: float = setting(
+        2.0,
+        unit="seconds",
+        minimum=0.1,
+        maximum=3600.0,
+        meaning="how often a leader looks for other fragments of the overlay",
     )
-    join_retry: float = field(
-        default=2.0,
-        validator=_within(0.1, 60.0),
-        metadata={
-            "unit": "seconds",
-            "meaning": "how soon a join that nobody answered is tried again; doubles each time",
-        },
+    join_retry: float = setting(
+        2.0,
+        unit="seconds",
+        minimum=0.1,
+        maximum=60.0,
+        meaning="how soon a join that nobody answered is tried again; doubles each time",
     )
-    join_retry_limit: float = field(
-        default=16.0,
-        validator=_within(0.1, 3600.0),
-        metadata={"unit": "seconds", "meaning": "where the doubling of join_retry ends"},
+    join_retry_limit: float = setting(
+        16.0,
+        unit="seconds",
+        minimum=0.1,
+        maximum=3600.0,
+        meaning="where the doubling of join_retry ends",
     )

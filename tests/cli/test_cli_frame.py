@@ -238,7 +238,10 @@ def test_options_override_the_file_and_set_overrides_both(
         (("--set", "socket=1"), "socket = 1 is refused; allowed: a table"),
         (("--protocol", "torus"), "--protocol: node.protocol = 'torus' is refused"),
         (("--log-level", "loud"), "--log-level: logging.level = 'loud' is refused"),
-        (("--buddy", "a:1", "--buddy", "b"), "rendezvous.buddies = ('a:1', 'b') is refused"),
+        (("--buddy", "a:1", "--buddy", "b"), "--buddy: rendezvous.buddies = 'b' is refused"),
+        (("--buddy", "b"), "allowed: HOST:PORT such as 192.0.2.1:8081"),
+        (("--set", "node.delaunay.heartbeat=9"), "heartbeat = 9 is refused; allowed: a number"),
+        (("--set", "node.delaunay.coordinates=9"), "such as '7,12'"),
         (("--config", "/nowhere/h.toml"), "/nowhere/h.toml: cannot be read"),
         (("--set", "logging.file=/nowhere/log"), "logging.file = '/nowhere/log' cannot be opened"),
     ],
@@ -267,6 +270,20 @@ def test_without_an_overlay_id_the_error_says_what_is_missing(
     result = run("try")
     assert result.exit_code == 2
     assert result.stderr.startswith("opus-socket: error: overlay_id is missing")
+    assert result.stderr.endswith("; give it with --overlay ID\n")
+
+
+@pytest.mark.parametrize("text", ["node_adapter.listen = 'x' is in use", "node_adapter.listen: x"])
+def test_what_the_system_refuses_is_told_with_its_origin(
+    verb: Callable[[Body], None], text: str
+) -> None:
+    def body(config: OverlayConfig) -> None:
+        raise ExceptionGroup("", [ConfigurationError(text)])
+
+    verb(overlay_options(body))
+    listening = ("try", "--overlay", "lab", "--listen", "127.0.0.1:1")
+    assert run(*listening).stderr == f"opus-socket: error: --listen: {text}\n"
+    assert run(*listening[:3]).stderr == f"opus-socket: error: {text}\n"
 
 
 def test_the_log_goes_where_the_configuration_says(
@@ -292,8 +309,12 @@ def test_config_shows_values_units_and_origins_as_toml(tmp_path: Path) -> None:
     result = run(*arguments)
     assert (result.exit_code, result.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
-    assert f"socket.hop_limit = 9 # hops; {file}" in lines
-    assert "socket.read_timeout = 4.0 # seconds; --set" in lines
+    assert f"socket.hop_limit = 9 # hops; 1\N{EN DASH}65535; {file}" in lines
+    assert "socket.read_timeout = 4.0 # seconds; at least 0; --set" in lines
+    assert (
+        "node.delaunay.heartbeat = 1.0 # seconds; 0.1\N{EN DASH}5.0; key attribute; default"
+        in lines
+    )
     assert 'rendezvous.server = "a:1" # HOST:PORT; --server' in lines
     assert "socket.local_handover = true # default" in lines
     expected = OverlayConfig.load(file, {"socket.read_timeout": 4, "rendezvous.server": "a:1"})
@@ -310,6 +331,16 @@ def test_config_shows_values_units_and_origins_as_toml(tmp_path: Path) -> None:
     assert {key for key, value in shown.items() if value["key_attribute"]} == {
         key for key, _ in expected.key_pairs()
     }
+
+
+def test_config_marks_the_key_attributes_that_are_in_force() -> None:
+    arguments = ("config", "--overlay", "lab", "--set", 'key_attributes=["socket.hop_limit"]')
+    marked = [
+        line.split(" = ")[0] for line in run(*arguments).stdout.splitlines() if "key attr" in line
+    ]
+    assert marked == ["socket.hop_limit"]
+    shown = json.loads(run(*arguments, "--json").stdout)
+    assert [key for key, value in shown.items() if value["key_attribute"]] == marked
 
 
 def test_config_of_a_bad_file_is_one_line_and_2(tmp_path: Path) -> None:
@@ -338,7 +369,7 @@ def test_config_of_a_protocol_with_values_that_toml_cannot_say(
     arguments = ("config", "--overlay", "lab", "--protocol", "toy")
     lines = [" ".join(line.split()) for line in run(*arguments).stdout.splitlines()]
     assert "# node.toy.corner is not set # default" in lines
-    assert 'node.toy.shape = "ring" # default' in lines
+    assert 'node.toy.shape = "ring" # key attribute; default' in lines
     shown = json.loads(run(*arguments, "--json").stdout)
     assert shown["node.toy.corner"]["value"] is None
     assert shown["node.toy.shape"]["value"] == "ring"

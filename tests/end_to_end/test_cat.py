@@ -333,8 +333,8 @@ def test_a_port_in_use_is_one_line_and_2(cat: Start) -> None:
     first.joins()
     second = cat("--listen", endpoint)
     second.logs(
-        f"^opus-socket: error: node_adapter.listen = '{endpoint}' cannot be used: it is in use; "
-        "choose another port"
+        f"^opus-socket: error: --listen: node_adapter.listen = '{endpoint}' cannot be used: "
+        "it is in use; choose another port"
     )
     assert (second.ends(), len(second.err.all)) == (2, 1)
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from random import Random
 
+import attrs
 import pytest
 import trio
 from structlog.testing import capture_logs
@@ -28,7 +29,7 @@ from opus_socket.core.rendezvous_messages import (
 )
 from opus_socket.errors import ConfigurationError
 from opus_socket.rendezvous import serve as serve_module
-from opus_socket.rendezvous.serve import ServerProcess, serve
+from opus_socket.rendezvous.serve import ProcessStatistics, ServerProcess, serve
 from opus_socket.rendezvous.server import RendezvousServer, ServerSettings
 from rendezvous.conversation import ATTRIBUTES, LAB
 
@@ -157,7 +158,20 @@ async def test_the_log_says_where_it_listens_and_what_it_did() -> None:
         "rendezvous server stops",
     ]
     assert lines[0]["endpoint"] == str(endpoint)
-    assert lines[1]["received"] == 0
+    assert (lines[1]["received"], lines[1]["requests"]) == (0, 0)
+
+
+def test_the_figures_stand_side_by_side() -> None:
+    """A line of a log has numbers only, each by its own name."""
+    server = RendezvousServer(Random(1), b"secret").statistics()
+    refused = {"too_short": 2, "bad_source": 1}
+    figures = ProcessStatistics(9, 8, 7, refused, 5, server).figures()
+    assert all(type(value) is int for value in figures.values())
+    assert list(figures) == [
+        *("received", "sent", "unsent", "malformed", "malformed_bad_source", "malformed_too_short"),
+        *("senders", *(attribute.name for attribute in attrs.fields(type(server)))),
+    ]
+    assert (figures["malformed"], figures["malformed_too_short"], figures["refused"]) == (3, 2, 0)
 
 
 async def test_a_port_in_use_is_named_with_a_remedy() -> None:
