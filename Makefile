@@ -1,6 +1,8 @@
 # `make demo` and `make test` each set up everything they need in .venv, on a fresh machine too.
+# `make help` prints these lines:
 #
-#   make demo [FILE=path] [MEMBERS=16] [PROCESSES=4] [PROTOCOL=delaunay]
+#   make help         what can be made
+#   make demo         a file reaches every member [FILE= MEMBERS=16 PROCESSES=4 PROTOCOL=delaunay]
 #   make test         lint, then every test
 #   make test-deep    the tests that take minutes, and long searches by hypothesis
 #   make lint         ruff, mypy, import contracts, house rules, the wheel's top level
@@ -22,10 +24,13 @@ BASE := $(VENV)/.base
 DEV := $(VENV)/.dev
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: venv demo test test-deep lint bench docs constraints clean
+.PHONY: venv help demo test test-deep lint bench docs constraints clean
 .DELETE_ON_ERROR:
 
 venv: $(DEV)
+
+help:
+	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
 
 $(VENV)/pyvenv.cfg:
 	@test -n "$(PYTHON)" || { echo "opus-socket needs Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 1; }

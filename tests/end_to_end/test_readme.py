@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from end_to_end.conftest import Start
 from end_to_end.processes import COMMAND, TIMEOUT, Running, free_port
 from opus_socket import OverlayConfig
-from opus_socket.cli import main
+from opus_socket.cli import VERBS, main
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -150,8 +150,8 @@ def test_a_verb_ends_with_what_was_asked(folder: Path, block: Block) -> None:
 
 def test_options_and_verbs_that_the_text_names_exist() -> None:
     text = re.sub(r"^```.*?^```$", "", README, flags=re.M | re.S)
-    for name in re.findall(r"`(--[a-z]+)", text):
-        assert any(name in help_of(verb) for verb in ("", "cat", "rendezvous", "host")), name
+    for name in re.findall(r"`(--[a-z-]+)", text):
+        assert any(name in help_of(verb) for verb in ("", *VERBS)), name
     for verb in re.findall(r"`opus-socket ([a-z]+)", text):
         assert "Usage" in help_of(verb)
 
