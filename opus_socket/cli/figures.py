@@ -50,10 +50,10 @@ def in_words(report: Report, scenario: Scenario, alive: int) -> Mapping[str, str
 
 
 def _verdict(report: Report, alive: int) -> str:
-    heartbeats = "three heartbeats long"
+    tables = f"every table was exactly right ({alive} {'member' if alive == 1 else 'members'})"
     if report.legitimate:
-        return f"yes: {heartbeats} the tables of all {alive} were exactly right"
-    return f"no: the tables of all {alive} were never exactly right {heartbeats}"
+        return f"yes: for three heartbeats {tables}"
+    return f"no: there were never three heartbeats in which {tables}"
 
 
 def _time(report: Report, scenario: Scenario) -> str:

@@ -102,12 +102,18 @@ def test_without_json_it_is_told_to_people() -> None:
     ("options", "words"),
     [
         (["--crash", "0.4"], {"time_to_legitimate_s": "virtual seconds, from the crash until"}),
-        (["--crash", "0.4"], {"nodes": "10 members, of whom 6 survived", "legitimate": "all 6"}),
+        (
+            ["--crash", "0.4"],
+            {"nodes": "10 members, of whom 6 survived", "legitimate": "right (6 members)"},
+        ),
         (
             ["--crash", "0.1", "--partition", "9"],
             {"time_to_legitimate_s": "from the end of the partition of 9 s until"},
         ),
-        (["--nodes", "1"], {"legitimate": "all 1", "stretch": "mean 0.000, p90 0.000, max 0.000"}),
+        (
+            ["--nodes", "1"],
+            {"legitimate": "right (1 member)", "stretch": "mean 0.000, p90 0.000, max 0.000"},
+        ),
         (
             ["--loss", "1", "--crash", "0.4"],
             {

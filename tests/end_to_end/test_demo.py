@@ -75,16 +75,16 @@ def test_people_are_told_what_came_of_it(start: Start, file: Path) -> None:
     assert demo.ends() == 0
     said = b"\n".join(demo.err.all).decode().splitlines()
     assert re.fullmatch(
-        r"demo: rendezvous server at 127\.0\.0\.1:\d+; 3 members in 2 processes join", said[0]
+        r"demo: rendezvous server at 127\.0\.0\.1:\d+; joining 3 members in 2 processes", said[0]
     )
-    assert said[1:4] == [f"demo: {count} of 3 members have joined" for count in (1, 2, 3)]
+    assert said[1:4] == [f"demo: joined: {count} of 3" for count in (1, 2, 3)]
     assert re.fullmatch(
         r"demo: settled \d+\.\d s after the last join; sending file \(1,000,003 bytes\) to "
         "2 members",
         said[4],
     )
     assert said[-2:] == [
-        "demo: 2 of 2 MB have arrived",
+        "demo: arrived: 2 of 2 MB",
         "demo: verifying the SHA-256 of every member",
     ]
 

@@ -42,26 +42,28 @@ class Stages(Spectator):
         """The rendezvous server listens."""
         members = _count(self._plan.members, "member")
         processes = _count(self._plan.processes, "process", "processes")
-        self._say(f"rendezvous server at {server}; {members} in {processes} join")
+        self._say(f"rendezvous server at {server}; joining {members} in {processes}")
 
     def joined(self, count: int) -> None:
         """So many members have joined."""
         if self._has_grown(count, self._plan.members):
-            self._say(f"{count} of {self._plan.members} members have joined")
+            self._say(f"joined: {count} of {self._plan.members}")
 
     def agreed(self, size: int, seconds: float) -> None:
         """The overlay is complete; the file is on its way."""
         self._size = size * (self._plan.members - 1)
         self._tenths = 0
+        others = self._plan.members - 1
+        whom = _count(others, "member") if others else "nobody, for there is no other member"
         self._say(
             f"settled {seconds:.1f} s after the last join; sending {self._plan.file.name} "
-            f"({_count(size, 'byte')}) to {_count(self._plan.members - 1, 'member')}"
+            f"({_count(size, 'byte')}) to {whom}"
         )
 
     def received(self, size: int) -> None:
         """So many bytes have arrived, at all members together."""
         if self._has_grown(size, self._size):
-            self._say(f"{_megabytes(size, self._size)} have arrived")
+            self._say(f"arrived: {_megabytes(size, self._size)}")
 
     def verifying(self) -> None:
         """Everything has arrived."""
