@@ -149,7 +149,7 @@ def test_what_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
     assert "no file's name" in refusal("")
     assert "no file's name" in refusal(f"{tmp_path}/new/")
     assert "too long" in refusal(tmp_path / ("x" * 300))
-    assert "null byte" in refusal("a\0b")
+    assert "null" in refusal("a\0b")
 
 
 def test_what_is_forbidden_is_refused_at_once(
