@@ -20,7 +20,7 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import chain, count, islice
+from itertools import chain, count, tee
 
 import trio
 from attrs import define, field, frozen
@@ -410,14 +410,17 @@ class Host:
         asked buddy's. That is the same one each time: it alone knows the cookie that it gave.
         """
         overlay = self._by_tag.get(route.tag, {}).values()
-        others = [m for m in overlay if not m.leaving and not _is(m, sender)]
+        others = (m for m in overlay if not m.leaving and not _is(m, sender))
         if route.to_index == EVERY_INDEX:
-            return others
+            return list(others)
         if not overlay:
             self.refuse("nobody")
+            return []
+        # Lazily, because most often the first is the one, and there may be thousands.
+        one, another = tee(others)
+        stable = (member for member in one if member.core.stable)
         # Whoever asks itself is told so, if nobody else is there.
-        stable = (member for member in others if member.core.stable)
-        return list(islice(chain(stable, others, overlay), 1))
+        return [next(chain(stable, another, overlay))]
 
     def _wake_member(self, member: Member, when: float) -> None:
         if member.scheduled != when:

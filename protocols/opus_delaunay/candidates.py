@@ -48,10 +48,12 @@ class Candidates:
     Attributes:
         hold_down: seconds between two Hellos to one candidate.
         patience: seconds for which a candidate may be silent.
+        next_at: before then `due` has nothing to do, in seconds; inf for never.
     """
 
     hold_down: float
     patience: float
+    next_at: float = field(init=False, default=inf)
     _waiting: dict[LogicalAddress, Candidate] = field(init=False, factory=dict)
 
     def __len__(self) -> int:
@@ -66,15 +68,6 @@ class Candidates:
     def unanswered(self) -> int:
         """How many have not answered yet."""
         return sum(not candidate.rejected for candidate in self._waiting.values())
-
-    @property
-    def next_at(self) -> float:
-        """When `due` has something to do; inf for never."""
-        return (
-            min(candidate.asked_at for candidate in self._waiting.values()) + self.hold_down
-            if self._waiting
-            else inf
-        )
 
     def get(self, address: LogicalAddress) -> Candidate | None:
         """The candidate of this logical address, if there is one."""
@@ -92,6 +85,7 @@ class Candidates:
         if known is None and self.full:
             return False
         self._waiting[address] = Candidate(address, contact, entrusted, now, now)
+        self.next_at = min(self.next_at, now + self.hold_down)
         return True
 
     def discard(self, address: LogicalAddress) -> None:
@@ -124,6 +118,7 @@ class Candidates:
             else:
                 candidate.asked_at = now
                 again.append(candidate)
+        self._find_next()
         return again, silent
 
     def shift(self, lateness: float, now: float) -> None:
@@ -131,6 +126,11 @@ class Candidates:
         for candidate in self._waiting.values():
             candidate.since = min(now, candidate.since + lateness)
             candidate.asked_at = min(now, candidate.asked_at + lateness)
+        self._find_next()
+
+    def _find_next(self) -> None:
+        asked = min((candidate.asked_at for candidate in self._waiting.values()), default=inf)
+        self.next_at = asked + self.hold_down
 
 
 @define(eq=False)

@@ -19,8 +19,18 @@ from opus_socket.core.addresses import Contact
 WAITS = (0.5, 1.0, 2.0, 0.5)
 """Seconds after each of the four times that a NewNode is sent to the same member."""
 
+MOST_HOPS = 0xFFFF
+"""A NewNode that was passed on so often goes no further."""
+
+FAR = 64
+"""Hops above which a NewNode may be going in a circle."""
+
+PASSES = 16
+"""How often a member is passed on within a second when its NewNodes have come from far."""
+
 MOST_HANDOVERS = 256
 MOST_RECEIVED = 256
+MOST_PASSED = 256
 REMEMBERED = 2 * sum(WAITS)
 """Seconds for which a received NewNode is known again."""
 
@@ -48,6 +58,7 @@ class Handovers:
 
     Attributes:
         lost: how many were given up because there were too many.
+        next_at: before then `due` has nothing to do, in seconds; inf for never.
 
     Args:
         nonce: where its numbers begin.
@@ -55,15 +66,11 @@ class Handovers:
 
     _nonce: int
     lost: int = field(init=False, default=0)
+    next_at: float = field(init=False, default=inf)
     _pending: dict[int, Handover] = field(init=False, factory=dict)
 
     def __len__(self) -> int:
         return len(self._pending)
-
-    @property
-    def next_at(self) -> float:
-        """When `due` has something to do; inf for never."""
-        return min((handover.due_at for handover in self._pending.values()), default=inf)
 
     def begin(self, joiner: Contact, hops: int, to: Contact, now: float) -> NewNode:
         """The NewNode to send now."""
@@ -72,7 +79,9 @@ class Handovers:
             self.lost += 1
         self._nonce = self._nonce % 0xFFFF_FFFF + 1
         message = NewNode(joiner, hops, self._nonce)
-        self._pending[self._nonce] = Handover(message, to, 1, now + WAITS[0])
+        due_at = now + WAITS[0]
+        self._pending[self._nonce] = Handover(message, to, 1, due_at)
+        self.next_at = min(self.next_at, due_at)
         return message
 
     def holds(self, joiner: Contact) -> bool:
@@ -101,12 +110,14 @@ class Handovers:
                 handover.due_at = now + WAITS[handover.sent]
                 handover.sent += 1
                 again.append(handover)
+        self.next_at = min((handover.due_at for handover in self._pending.values()), default=inf)
         return again, failed
 
     def shift(self, lateness: float) -> None:
         """Forgive a time in which this member did not listen, in seconds."""
         for handover in self._pending.values():
             handover.due_at += lateness
+        self.next_at += lateness
 
 
 @define(eq=False)
@@ -131,3 +142,29 @@ class Received:
                 break
             del self._until[oldest]
         self._until[sender, nonce] = now + REMEMBERED
+
+
+@define(eq=False)
+class Passed:
+    """The members that were passed on lately, after many hops, and how often.
+
+    Every hop is nearer than the one before, so nobody comes by twice - unless somebody is not
+    where it says that it is. Then a NewNode would go in a circle as fast as the members can.
+    """
+
+    _counts: dict[Contact, tuple[float, int]] = field(init=False, factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def once_more(self, joiner: Contact, hops: int, now: float) -> bool:
+        """Whether a member may be passed on, in a NewNode that came over so many hops."""
+        if hops < FAR:
+            return True
+        since, count = self._counts.pop(joiner, (now, 0))
+        if now - since >= 1.0:
+            since, count = now, 0
+        if len(self._counts) >= MOST_PASSED:
+            del self._counts[next(iter(self._counts))]
+        self._counts[joiner] = since, count + 1
+        return count < PASSES and hops < MOST_HOPS

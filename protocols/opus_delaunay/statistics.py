@@ -39,15 +39,17 @@ class DelaunayStatistics:
     forwarded: int
     """NewNodes passed on for others."""
     dead_ends: int
-    """NewNodes dropped because nobody nearer was left to take them."""
+    """NewNodes dropped because nobody nearer was left to take them, or because they went in a
+    circle."""
     failed: int
     """Neighbors given up because they fell silent."""
     silent: int
     """Candidates that never answered."""
     malformed: int
-    """Messages dropped because a contact in them has no Delaunay coordinates."""
+    """Messages dropped because a contact in them has no Delaunay coordinates, or is this member
+    elsewhere."""
     overflows: int
-    """NewNodes refused because there were too many candidates."""
+    """NewNodes and Hellos refused because there were too many candidates or neighbors."""
 
 
 @define(eq=False)

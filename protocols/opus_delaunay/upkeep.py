@@ -9,7 +9,7 @@ What is to be sent gathers in `out`, in order; the node that owns the upkeep han
 from __future__ import annotations
 
 from opus_delaunay.candidates import Candidate, Candidates, Tombstones
-from opus_delaunay.handover import Handovers, Received
+from opus_delaunay.handover import Handovers, Passed, Received
 from opus_delaunay.messages import Goodbye, Hello, NewNode, NewNodeAck, Reject, Taken
 from opus_delaunay.settings import LAS, DelaunaySettings
 from opus_delaunay.star import Neighbor, Star
@@ -29,8 +29,8 @@ LEAST_PROBE_INTERVAL = 0.1
 CROSSING = 0.25
 """Heartbeats within which two first Hellos may have crossed on their way."""
 
-MOST_HOPS = 0xFFFF_FFFF
-"""Where the count of hops stops."""
+MOST_NEIGHBORS = 4096
+"""A member in the middle of so many is not met by more."""
 
 _EVERYBODY = LogicalAddress.everybody(LAS)
 
@@ -82,6 +82,7 @@ class Upkeep:
         self._crossing = CROSSING * beat
         self._tombstones = Tombstones(silence)
         self._received = Received()
+        self._passed = Passed()
         self._gap: dict[LogicalAddress, None] = {}
 
     def settled(self, now: float) -> bool:
@@ -188,6 +189,9 @@ class Upkeep:
         if address == self.address:
             self._contest(source)
             return
+        if source.same_member(own):
+            self.counters.malformed += 1
+            return
         hears = hello.heard and hello.incarnation == own.incarnation
         row = self._rows.get(address)
         if row is not None and row.contact is not source and not self._renew(row, source, now):
@@ -200,6 +204,8 @@ class Upkeep:
                 return
             if self.star.hides(address):
                 self._reject(address, hello, now)
+                return
+            if not self._makes_way(source, now):
                 return
             overtaken = asked is not None and self._is_outdated(asked)
             row, dropped = self.star.insert(address, source, now)
@@ -318,11 +324,11 @@ class Upkeep:
             return True
         # The nearest to the address of a joiner is whoever holds that address already.
         nearer = self.star.nearer(address)
-        if nearer is None:
+        if nearer is None or not self._passed.once_more(joiner, hops, now):
             self.counters.dead_ends += 1
             return False
         self.counters.forwarded += 1
-        hops = min(hops + 1, MOST_HOPS)
+        hops += 1
         if surely or nearer.address == address:
             message = self.handovers.begin(joiner, hops, nearer.contact, now)
         else:
@@ -356,6 +362,20 @@ class Upkeep:
             if source.incarnation > row.contact.incarnation:
                 self.star.confirm(row, now)
             self.star.replace(row, source)
+        return True
+
+    def _makes_way(self, source: Contact, now: float) -> bool:
+        """Whether there is room for a new neighbor. A member is at one place only: as a neighbor
+        at another one it is no more.
+        """
+        if len(self._rows) >= MOST_NEIGHBORS:
+            self.counters.overflows += 1
+            return False
+        former = next((row for row in self._rows.values() if row.contact.same_member(source)), None)
+        if former is not None:
+            if source.incarnation < former.contact.incarnation:
+                return False
+            self._remove(former, False, now)
         return True
 
     def _bars(self, address: LogicalAddress, source: Contact, hears: bool, now: float) -> bool:
@@ -403,7 +423,8 @@ class Upkeep:
             self.find_place(address, contact, 0, now)
 
     def _others(self, *named: Contact | None) -> tuple[tuple[LogicalAddress, Contact], ...]:
-        """Those of the named who have coordinates, other than this member's."""
+        """Those of the named who have coordinates, other than this member."""
+        own = self.contact
         return tuple(
             [
                 (address, contact)
@@ -411,6 +432,7 @@ class Upkeep:
                 if contact is not None
                 and (address := place_of(contact)) is not None
                 and address != self.address
+                and not contact.same_member(own)
             ]
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import cos, pi, sin
 from random import Random
 
 import pytest
@@ -11,9 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lone_delaunay import contact, founder, hear, hello, meet, ring, sends, sent, wake_until
 
-from opus_delaunay import SPEC, DelaunaySettings
+from opus_delaunay import SPEC, DelaunaySettings, upkeep
 from opus_delaunay.candidates import MOST_CANDIDATES, MOST_TOMBSTONES, Tombstones
-from opus_delaunay.handover import MOST_HANDOVERS, MOST_RECEIVED, Handovers, Received
+from opus_delaunay.handover import (
+    FAR,
+    MOST_HANDOVERS,
+    MOST_HOPS,
+    MOST_PASSED,
+    MOST_RECEIVED,
+    PASSES,
+    Handovers,
+    Passed,
+    Received,
+)
 from opus_delaunay.messages import (
     MESSAGES,
     Announce,
@@ -168,11 +179,70 @@ def test_tombstones_and_nonces_are_forgotten_in_time() -> None:
     assert not stones.expire(3.5)
 
 
-def test_the_count_of_hops_stops_where_its_field_ends() -> None:
+def test_a_new_node_goes_no_further_than_its_limit() -> None:
     node = founder(0, 0)
     meet(node, contact(5, 5))
-    done = hear(node, NewNode(contact(9, 9), 2**32 - 1, 0), contact(50, 50))
-    assert [message.hops for message in sent(done, NewNode)] == [2**32 - 1]
+    for hops, expected in ((FAR, [FAR + 1]), (MOST_HOPS - 1, [MOST_HOPS]), (MOST_HOPS, [])):
+        done = hear(node, NewNode(contact(9, 9), hops, 0), contact(50, 50))
+        assert [message.hops for message in sent(done, NewNode)] == expected
+    assert node.statistics().dead_ends == 1
+
+
+def test_a_new_node_that_goes_in_a_circle_is_dropped() -> None:
+    """Whoever comes by again and again from far is let through again after a while."""
+    node = founder(0, 0)
+    meet(node, contact(5, 5))
+
+    def passed(joiner: Contact, hops: int, now: float) -> int:
+        return len(sent(hear(node, NewNode(joiner, hops, 0), contact(50, 50), now), NewNode))
+
+    assert sum(passed(contact(9, 9), FAR + n, 0.1) for n in range(100)) == PASSES
+    assert sum(passed(contact(8, 8), FAR - 1, 0.1) for _ in range(100)) == 100
+    assert passed(contact(7, 7), FAR, 0.1) == 1
+    assert passed(contact(9, 9), FAR, 1.0) == 0
+    assert passed(contact(9, 9), FAR, 1.2) == 1
+
+
+def test_what_is_remembered_of_those_passed_on_is_bounded() -> None:
+    passed = Passed()
+    for number in range(2 * MOST_PASSED):
+        assert passed.once_more(contact(number, 0), FAR, 0.0)
+        assert passed.once_more(contact(number, 1), FAR - 1, 0.0)
+    assert len(passed) == MOST_PASSED
+
+
+def test_nobody_is_a_neighbor_of_itself() -> None:
+    """Neither by its own word nor by that of others, wherever they say that it is."""
+    node = founder(10, 10)
+    elsewhere = Contact(LogicalAddress((20, 10)), 99, 0, node.contact.endpoints)
+    assert hear(node, hello(elsewhere, node), elsewhere) == ()
+    assert node.statistics().malformed == 1
+    other = contact(10, 40)
+    done = hear(node, hello(other, node, elsewhere, elsewhere), other)
+    assert sends(done) == []
+    assert ring(node) == [(10, 40)]
+    assert hear(node, Reject(other, node.address, 50, elsewhere, elsewhere), other) == ()
+    assert node.statistics().candidates == 0
+
+
+@pytest.mark.parametrize(("incarnation", "expected"), [(4, (20, 10)), (5, (10, 40)), (6, (10, 40))])
+def test_a_neighbor_is_at_one_place(incarnation: int, expected: tuple[int, int]) -> None:
+    """One that comes elsewhere has moved, unless it is of an earlier incarnation."""
+    node = founder(10, 10)
+    meet(node, contact(20, 10, 5, host=7), contact(10, 40, incarnation, host=7))
+    assert ring(node) == [expected]
+
+
+def test_neighbors_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points on a circle are all neighbors of its middle."""
+    monkeypatch.setattr(upkeep, "MOST_NEIGHBORS", 30)
+    node = founder(1 << 31, 1 << 31)
+    for number in range(50):
+        angle = 2 * pi * number / 50
+        x, y = ((1 << 31) + round(1e9 * turn) for turn in (cos(angle), sin(angle)))
+        meet(node, contact(x, y, host=number))
+    statistics = node.statistics()
+    assert (statistics.neighbors, statistics.overflows) == (30, 20)
 
 
 def test_nonces_are_never_zero() -> None:
