@@ -4,7 +4,8 @@ Members stand at points of a plane and are joined to their neighbors in the exac
 triangulation; routes and multicast trees follow from coordinates alone.
 
     node.py        one member: its stay in the overlay, timers, state
-    upkeep.py      what is said among neighbors
+    upkeep.py      what keeps the star of neighbors true
+    speech.py      what a member says to others
     star.py        the ring and the table of neighbors, and the routes
     geometry.py    exact predicates, and the ring
     compass.py     parent and children for any root

@@ -30,8 +30,8 @@ any NewNode is to somebody nearer. A living holder answers that the address is t
 acknowledges nothing is given up. Of two that both were members before they met, the one with the
 higher incarnation gives way.
 
-Here are the stay of one member in the overlay, its timers and its state; what is said among
-neighbors is in `upkeep.py`.
+Here are the stay of one member in the overlay, its timers and its state; what is done about
+neighbors is in `upkeep.py`, what is said to them in `speech.py`.
 
 Source: Liebeherr, Nahas and Si, "Application-layer multicasting with Delaunay triangulation
 overlays" (JSAC 2002), made exact and proof against loss.
@@ -191,8 +191,8 @@ class DelaunayNode(Node):
 
     def _end(self) -> Effects:
         """End the stay; returns the goodbyes."""
-        self._upkeep.say_goodbye()
-        goodbyes = self._upkeep.out
+        self._upkeep.speech.say_goodbye()
+        goodbyes = self._upkeep.speech.out
         self._reset()
         return goodbyes
 
@@ -208,7 +208,7 @@ class DelaunayNode(Node):
         upkeep = self._upkeep
         if self.state is State.LEAVING:
             if isinstance(message, Hello):
-                upkeep.send(message.source, Goodbye(self.contact))
+                upkeep.speech.send(message.source, Goodbye(self.contact))
             return self._flush()
         match message:
             case Hello():
@@ -312,7 +312,7 @@ class DelaunayNode(Node):
             self._announce(now)
         else:
             role, period = Role.NEW, self._search.wait()
-        self._upkeep.out.append(FindContacts(role))
+        self._upkeep.speech.out.append(FindContacts(role))
         self._timers.set(Timer.RENDEZVOUS, now + self._jitter(period))
         if not self._rows:
             self._ask(now)
@@ -335,7 +335,7 @@ class DelaunayNode(Node):
 
     def _announce(self, now: float) -> None:
         self._announced_at = now
-        self._upkeep.out.append(effects.Announce(Announce(self.contact)))
+        self._upkeep.speech.out.append(effects.Announce(Announce(self.contact)))
 
     def _on_taken(self, holder: Contact, now: float) -> Effects:
         """Somebody alive holds this member's address: who came later gives way."""
@@ -343,7 +343,7 @@ class DelaunayNode(Node):
         if holder.address != own.address or holder.same_member(own):
             return ()
         if self._joined and (own.incarnation, own.wire) < (holder.incarnation, holder.wire):
-            self._upkeep.send(holder, Taken(own))
+            self._upkeep.speech.send(holder, Taken(own))
             return self._finish(now)
         goodbyes = self._end()
         if not is_drawn(self._settings.coordinates):
@@ -382,10 +382,11 @@ class DelaunayNode(Node):
         return self._flush()
 
     def _flush(self) -> Effects:
-        out = self._upkeep.out
+        speech = self._upkeep.speech
+        out = speech.out
         if not out:
             return ()
-        self._upkeep.out = []
+        speech.out = []
         return out
 
     def _judge(self, now: float) -> None:

@@ -3,21 +3,20 @@
 Its one rule: a neighbor is who said Hello itself and passes the neighbor test. Everything else is
 hearsay, and leads to a question, never to an entry.
 
-What is to be sent gathers in `out`, in order; the node that owns the upkeep hands it on.
+What is to be sent gathers in its `speech`; the node that owns the upkeep hands it on.
 """
 
 from __future__ import annotations
 
-from opus_delaunay.candidates import Candidate, Candidates, Tombstones
+from opus_delaunay.candidates import Candidates, Tombstones
 from opus_delaunay.handover import Handovers, Passed, Received
-from opus_delaunay.messages import Goodbye, Hello, NewNode, NewNodeAck, Reject, Taken
+from opus_delaunay.messages import Goodbye, Hello, NewNode, NewNodeAck, Reject
 from opus_delaunay.settings import LAS, DelaunaySettings
+from opus_delaunay.speech import Speech
 from opus_delaunay.star import Neighbor, Star
 from opus_delaunay.statistics import Counters
 from opus_socket.core.addresses import Contact, LogicalAddress
-from opus_socket.core.effects import NodeEffect, Send
 from opus_socket.core.neighborhood import Patience
-from opus_socket.core.wire import ProtocolMessage
 
 SUSPECT_AFTER = 2.25
 """Heartbeats: two missed Hellos, and the jitter and delay of the second."""
@@ -55,7 +54,7 @@ class Upkeep:
         candidates: members that were asked to become neighbors.
         handovers: members that are being handed on to somebody nearer.
         counters: what it counts.
-        out: effects that were not handed on yet.
+        speech: what it says.
         changed: whether the star, or what is known about it, changed since this was last reset.
     """
 
@@ -76,7 +75,7 @@ class Upkeep:
         self.candidates = Candidates(beat, silence)
         self.handovers = Handovers(nonce)
         self.counters = Counters()
-        self.out: list[NodeEffect] = []
+        self.speech = Speech(contact, self.star, self.counters)
         self.changed = True
         self._rows = self.star.table.rows
         self._crossing = CROSSING * beat
@@ -116,7 +115,7 @@ class Upkeep:
         for row in self._rows.values():
             if row.suspected_at is None:
                 before = row.sent
-                self._greet(row)
+                self.speech.greet(row)
                 self.counters.repeated += row.sent is before
 
     def inspect(self, now: float) -> float:
@@ -125,7 +124,7 @@ class Upkeep:
             self._reconsider(now)
         inspection = self.star.inspect(now)
         for row in inspection.probe:
-            self._greet(row, heard=False)
+            self.speech.greet(row, heard=False)
             self.changed = True
         for row in inspection.failed:
             self.counters.failed += 1
@@ -139,7 +138,7 @@ class Upkeep:
             for address in edges:
                 row = self._rows.get(address)
                 if row is not None and row.suspected_at is None:
-                    self._greet(row, only_news=True)
+                    self.speech.greet(row, only_news=True)
 
     def ask_again(self, now: float) -> None:
         """Repeat what candidates did not answer, and give up the silent ones."""
@@ -160,7 +159,7 @@ class Upkeep:
         """Repeat NewNodes that nobody acknowledged; after a while, begin anew."""
         again, failed = self.handovers.due(now)
         for handover in again:
-            self.send(handover.to, handover.message)
+            self.speech.send(handover.to, handover.message)
         for handover in failed:
             joiner = handover.message.joiner
             address = place_of(joiner)
@@ -175,7 +174,7 @@ class Upkeep:
 
     def on_hello(self, hello: Hello, now: float) -> None:
         """Somebody says hello: a neighbor, a candidate, or somebody new."""
-        source, own = hello.source, self.contact
+        source, own, speech = hello.source, self.contact, self.speech
         address = place_of(source)
         if address is None:
             self.counters.malformed += 1
@@ -184,10 +183,10 @@ class Upkeep:
             # It greets somebody who is gone from here: this member at its former address, or
             # whoever had this endpoint before.
             gone = Contact(hello.to, hello.incarnation, own.index, own.endpoints)
-            self.send(source, Goodbye(gone))
+            speech.send(source, Goodbye(gone))
             return
         if address == self.address:
-            self._contest(source)
+            self.speech.contest(source)
             return
         if source.same_member(own):
             self.counters.malformed += 1
@@ -207,7 +206,7 @@ class Upkeep:
                 return
             if not self._makes_way(source, now):
                 return
-            overtaken = asked is not None and self._is_outdated(asked)
+            overtaken = asked is not None and speech.is_outdated(asked.told, address)
             row, dropped = self.star.insert(address, source, now)
             self.candidates.discard(address)
         elif hears:
@@ -222,9 +221,9 @@ class Upkeep:
         if not hears:
             # Unless it answers this member's question without knowing: two such Hellos crossed.
             if asked is None or overtaken or asked.asked_at + self._crossing < now:
-                self._greet(row)
+                self.speech.greet(row)
         elif outdated or overtaken:
-            self._greet(row, only_news=True)
+            self.speech.greet(row, only_news=True)
 
     def on_reject(self, reject: Reject, now: float) -> None:
         """Somebody says who stands between: there is somebody to get to know."""
@@ -252,10 +251,10 @@ class Upkeep:
         elif not nonce:
             self.find_place(address, joiner, message.hops, now, surely=False)
         elif self._received.knows(sender, nonce, now):
-            self.send(sender, NewNodeAck(nonce))
+            self.speech.send(sender, NewNodeAck(nonce))
         elif self.find_place(address, joiner, message.hops, now):
             self._received.note(sender, nonce, now)
-            self.send(sender, NewNodeAck(nonce))
+            self.speech.send(sender, NewNodeAck(nonce))
 
     def on_goodbye(self, contact: Contact, now: float) -> None:
         """A member is gone."""
@@ -271,17 +270,12 @@ class Upkeep:
         elif row.contact.same_member(contact) and row.contact.incarnation <= contact.incarnation:
             self._remove(row, True, now)
 
-    def say_goodbye(self) -> None:
-        """Tell every neighbor that this member is gone."""
-        for row in self._rows.values():
-            self.send(row.contact, Goodbye(self.contact))
-
     def introduce(self, to: Contact, now: float, surely: bool = True) -> None:
         """Ask somebody who was found to find this member's place; see `find_place`."""
         if surely:
-            self.send(to, self.handovers.begin(self.contact, 0, to, now))
+            self.speech.send(to, self.handovers.begin(self.contact, 0, to, now))
         else:
-            self.send(to, NewNode(self.contact, 0, 0))
+            self.speech.send(to, NewNode(self.contact, 0, 0))
 
     def find_place(
         self,
@@ -306,7 +300,7 @@ class Upkeep:
         if joiner.same_member(self.contact):
             return True
         if address == self.address:
-            self._contest(joiner)
+            self.speech.contest(joiner)
             return True
         row = self._rows.get(address)
         if row is not None and row.contact.same_member(joiner):
@@ -333,17 +327,8 @@ class Upkeep:
             message = self.handovers.begin(joiner, hops, nearer.contact, now)
         else:
             message = NewNode(joiner, hops, 0)
-        self.send(nearer.contact, message)
+        self.speech.send(nearer.contact, message)
         return True
-
-    def send(self, to: Contact, message: ProtocolMessage) -> None:
-        """Send a message, best effort."""
-        self.out.append(Send(to, message))
-
-    def _contest(self, other: Contact) -> None:
-        """Somebody else claims this member's address; tell it that it is taken."""
-        if not other.same_member(self.contact):
-            self.send(other, Taken(self.contact))
 
     def _renew(self, row: Neighbor, source: Contact, now: float) -> bool:
         """A Hello came from a neighbor's address with another contact.
@@ -393,7 +378,7 @@ class Upkeep:
             self._tombstones.lift(address)
             return False
         self._tombstones.bury(address, source, False, now)
-        self.send(source, self._hello(address, source, True))
+        self.speech.ask(address, source, True)
         return True
 
     def _remove(self, row: Neighbor, left: bool, now: float) -> None:
@@ -451,46 +436,15 @@ class Upkeep:
         return True
 
     def _ask(self, address: LogicalAddress, contact: Contact) -> None:
-        hello = self._hello(address, contact, False)
+        hello = self.speech.ask(address, contact)
         candidate = self.candidates.get(address)
         if candidate is not None:
             candidate.told = hello
-        self.send(contact, hello)
-
-    def _is_outdated(self, candidate: Candidate) -> bool:
-        """Whether others came next to a candidate since it was asked: it has to be told of them,
-        or members that join at the same time would not meet before the next heartbeat.
-        """
-        told = candidate.told
-        return told is not None and self.star.wedge(candidate.address) != (
-            told.clockwise,
-            told.counterclockwise,
-        )
 
     def _reject(self, address: LogicalAddress, hello: Hello, now: float) -> None:
         """Answer somebody that fails the neighbor test, and learn whom it names."""
-        self.counters.rejections += 1
         self.candidates.reject(address)
         self.changed = True
-        source = hello.source
-        wedge = self.star.wedge_for_reject(address)
-        self.send(source, Reject(self.contact, address, source.incarnation, *wedge))
+        self.speech.reject(address, hello.source)
         for name in self._others(hello.clockwise, hello.counterclockwise):
             self._consider(*name, now)
-
-    def _greet(self, row: Neighbor, heard: bool = True, only_news: bool = False) -> None:
-        """Say hello to a neighbor; the very same message as before if nothing changed."""
-        sent = row.sent
-        if sent is None or row.sent_of != self.star.number or sent.heard is not heard:
-            row.sent_of = self.star.number
-            hello = self._hello(row.address, row.contact, heard)
-            if sent is None or not hello.says_the_same(sent):
-                row.sent = sent = hello
-                only_news = False
-        if not only_news:
-            self.counters.greetings += 1
-            self.out.append(Send(row.contact, sent))
-
-    def _hello(self, address: LogicalAddress, to: Contact, heard: bool) -> Hello:
-        clockwise, counterclockwise = self.star.wedge(address)
-        return Hello(self.contact, address, to.incarnation, clockwise, counterclockwise, heard)
