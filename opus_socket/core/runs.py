@@ -37,6 +37,7 @@ _PIECE = 1 << 16
 _MODE_SHIFT, _MODE_MASK = SHIFT["mode"] - 32, MASK["mode"]
 _CLASS_SHIFT, _CLASS_MASK = SHIFT["traffic_class"] - 32, MASK["traffic_class"]
 _BY_REFERENCE = 4096
+_COPY_EACH = 4096
 _HOP_LIMIT = struct.Struct(">H")
 
 
@@ -87,10 +88,14 @@ class Run:
     def messages(self, buffer: memoryview, payload_at: int) -> list[OverlayMessage]:
         """Copies of its frames, as messages whose payload starts at `payload_at`."""
         starts, base = self.starts, self.starts[0]
-        data = bytes(buffer[base : self.stop])
-        if len(starts) == 1:
-            return [OverlayMessage(data, payload_at)]
         ends = [*starts[1:], self.stop]
+        if self.stop - base >= _COPY_EACH * len(starts):
+            return [
+                OverlayMessage(bytes(buffer[start:end]), payload_at)
+                for start, end in zip(starts, ends, strict=True)
+            ]
+        # Short frames are cut from one copy of all, which costs less than a view of each.
+        data = bytes(buffer[base : self.stop])
         return [
             OverlayMessage(data[start - base : end - base], payload_at)
             for start, end in zip(starts, ends, strict=True)
