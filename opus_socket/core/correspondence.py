@@ -1,8 +1,9 @@
 """The asking side of finding members: requests, cookies, retries and outages.
 
-Its one rule: an answer counts only by the nonce of a request that is still open, so neither a
-forged nor a late answer can do anything. With each correspondent there is at most one open
-request for each purpose; asking anew replaces it. Who stays silent is reported once an outage.
+Its one rule: an answer counts only by the nonce of a request that is open, or was given up at most
+five seconds after it was sent, so neither a forged nor an old answer can do anything. With each
+correspondent there is at most one open request for each purpose; asking anew gives it up. Who stays
+silent is reported once an outage.
 """
 
 from __future__ import annotations
@@ -33,6 +34,17 @@ MAX_CHALLENGES = 3
 OUTAGE = 2
 OUTAGE_SECONDS = 1.2
 """After so many requests without an answer, over so many seconds, a correspondent is out."""
+
+LONG_WAIT = 3.0
+"""Seconds for which a server lets somebody wait before that is reported; and again after twice as
+long each time."""
+
+LATEST = 5.0
+"""Seconds after which an answer counts no more: the longest round trip to a correspondent with
+which a member, who asks for others every two seconds, still finds them."""
+
+MAX_LATE = 256
+"""How many requests that were given up may be answered yet."""
 
 PATIENCE = 4
 SHORTEST_PATIENCE = 0.25
@@ -118,6 +130,8 @@ class Exchange:
         tries: how often it was sent since the last answer.
         challenges: how often it was answered by a cookie since it was sent by itself.
         waiting: whether it was answered by "ask again later".
+        late: whether it was given up, so that it is not sent again, but may be answered yet.
+        report_after: seconds of waiting after which that is reported.
     """
 
     to: Correspondent
@@ -130,6 +144,8 @@ class Exchange:
     tries: int = 0
     challenges: int = 0
     waiting: bool = False
+    late: bool = False
+    report_after: float = LONG_WAIT
 
     @property
     def is_first(self) -> bool:
@@ -157,6 +173,7 @@ class Correspondence:
     _timers: Timers
     source: Contact | None = None
     _open: dict[int, Exchange] = field(factory=dict, init=False)
+    _late: dict[int, Exchange] = field(factory=dict, init=False)
 
     @property
     def own(self) -> Contact:
@@ -168,9 +185,10 @@ class Correspondence:
         """The open requests for any of these purposes."""
         return (exchange for exchange in self._open.values() if exchange.purpose in purposes)
 
-    def find(self, nonce: int) -> Exchange | None:
-        """The open request with this nonce."""
-        return self._open.get(nonce)
+    def find(self, nonce: int, now: float) -> Exchange | None:
+        """The request with this nonce that is open, or may be answered yet."""
+        self._expire(now)
+        return self._open.get(nonce) or self._late.get(nonce)
 
     def ask(
         self,
@@ -183,22 +201,26 @@ class Correspondence:
         """Send a request; an open one for the same purpose is given up for it."""
         for exchange in list(self.open(purpose)):
             if exchange.to is to:
-                self.close(exchange)
-        while (nonce := self._rng.getrandbits(32)) in self._open:
+                self._give_up(exchange, now)
+        while (nonce := self._rng.getrandbits(32)) in self._open or nonce in self._late:
             pass
         exchange = Exchange(to, purpose, nonce, patience, now, body)
         self._open[nonce] = exchange
         return self._send_again(exchange, now)
 
     def challenged(self, challenge: Challenge, now: float) -> Sequence[DriverEffect]:
-        """The correspondent wants to see a cookie: send the request again, with it."""
-        exchange = self._open.get(challenge.nonce)
+        """The correspondent wants to see a cookie: send the request again, with it. One that was
+        given up is not, but the next one shows the cookie.
+        """
+        exchange = self.find(challenge.nonce, now)
         if exchange is None or exchange.challenges >= MAX_CHALLENGES:
             return ()
         exchange.challenges += 1
         exchange.to.cookie = challenge.cookie
         if exchange.is_first:
             exchange.to.took(now - exchange.sent)
+        if exchange.late:
+            return ()
         # Somebody is there: should what follows get lost, it is worth a try soon.
         if exchange.to.is_server:
             exchange.tries = 1
@@ -206,8 +228,8 @@ class Correspondence:
         return (self._transmit(exchange, now),)
 
     def answered(self, nonce: int, now: float) -> Exchange | None:
-        """Take the open request that is answered with this nonce; it is closed thereby."""
-        exchange = self._open.get(nonce)
+        """Take the request that is answered with this nonce; it is closed thereby."""
+        exchange = self.find(nonce, now)
         if exchange is not None:
             self.close(exchange)
             to = exchange.to
@@ -216,7 +238,7 @@ class Correspondence:
                 to.took(now - exchange.sent)
         return exchange
 
-    def ask_later(self, exchange: Exchange, reply: Reply, now: float) -> None:
+    def ask_later(self, exchange: Exchange, reply: Reply, now: float) -> Sequence[DriverEffect]:
         """Open a request again that was answered by "ask again later"."""
         exchange.to.ticket = reply.ticket
         exchange.waiting = True
@@ -224,11 +246,30 @@ class Correspondence:
         self._open[exchange.nonce] = exchange
         seconds = reply.wait_ms / 1000 * self._rng.uniform(0.9, 1.1)
         self._timers.set(exchange.nonce, now + min(seconds, exchange.patience.longest))
+        return _waits(exchange, now)
 
     def close(self, exchange: Exchange) -> None:
-        """Forget an open request."""
+        """Forget a request."""
+        if exchange.late:
+            del self._late[exchange.nonce]
+            return
         del self._open[exchange.nonce]
         self._timers.cancel(exchange.nonce)
+
+    def _give_up(self, exchange: Exchange, now: float) -> None:
+        """Send a request no more; it may be answered yet."""
+        self.close(exchange)
+        self._expire(now)
+        exchange.late = True
+        self._late[exchange.nonce] = exchange
+        if len(self._late) > MAX_LATE:
+            del self._late[next(iter(self._late))]
+
+    def _expire(self, now: float) -> None:
+        """Forget the requests whose answers would be too old."""
+        old = [nonce for nonce, late in self._late.items() if now > late.sent + LATEST]
+        for nonce in old:
+            del self._late[nonce]
 
     def announcement(self, body: bytes, *, member: bool) -> bytes:
         """The bytes of an announcement of a protocol message."""
@@ -247,9 +288,10 @@ class Correspondence:
         return encode(Announcement(self._overlay_id, digest, source, member, body))
 
     def clear(self) -> None:
-        """Forget every open request."""
+        """Forget every request."""
         for exchange in list(self._open.values()):
             self.close(exchange)
+        self._late.clear()
 
     def overdue(self, nonce: int, now: float) -> Sequence[DriverEffect]:
         """The deadline of an open request has come: send it again, or give it up."""
@@ -264,7 +306,7 @@ class Correspondence:
         if exchange.patience.tries is None or exchange.tries < exchange.patience.tries:
             effects += self._send_again(exchange, now)
         else:
-            self.close(exchange)
+            self._give_up(exchange, now)
         return effects
 
     def _send_again(self, exchange: Exchange, now: float) -> Sequence[DriverEffect]:
@@ -306,4 +348,17 @@ def _silent(exchange: Exchange, now: float) -> Sequence[DriverEffect]:
     to.out = True
     what = "rendezvous server" if to.is_server else "buddy"
     reason = f"the {what} has not answered for {seconds:.1f} s; it is asked again"
+    return (Emit(ContactFailed(to.contact.endpoints[0], reason)),)
+
+
+def _waits(exchange: Exchange, now: float) -> Sequence[DriverEffect]:
+    to, seconds = exchange.to, now - exchange.began
+    if not to.is_server or seconds < exchange.report_after:
+        return ()
+    while exchange.report_after <= seconds:
+        exchange.report_after *= 2
+    reason = (
+        f"the rendezvous server answers, but has let this member wait for {seconds:.1f} s; "
+        "it is asked again"
+    )
     return (Emit(ContactFailed(to.contact.endpoints[0], reason)),)

@@ -165,20 +165,17 @@ class Search:
     def replied(self, reply: Reply, now: float) -> SearchEffects:
         """A server or buddy replied to one of our requests."""
         exchange = self._asking.answered(reply.nonce, now)
-        if exchange is None:
-            return ()
-        if self._round is None or exchange.purpose is not self._round.purpose:
+        if exchange is None or not self._wants(exchange):
             return ()
         match reply.verdict:
             case Verdict.MEMBERS:
                 return self._found(exchange.to, reply.members, now)
             case Verdict.NOBODY:
                 return self._found(exchange.to, (), now)
-            case Verdict.WAIT if self._may_wait(exchange, now):
-                self._asking.ask_later(exchange, reply, now)
+            case Verdict.WAIT if not exchange.late and self._may_wait(exchange, now):
+                return (*self._asking.ask_later(exchange, reply, now), *self.settle(now))
             case _:
-                pass
-        return self.settle(now)
+                return self.settle(now)
 
     def refused(self, refusal: Refusal, now: float) -> SearchEffects:
         """A server or buddy belongs to an overlay with other key attributes.
@@ -186,8 +183,8 @@ class Search:
         Raises:
             RemoteProtocolError: it does not say what differs.
         """
-        exchange = self._asking.find(refusal.nonce)
-        if exchange is None:
+        exchange = self._asking.find(refusal.nonce, now)
+        if exchange is None or not self._wants(exchange):
             return ()
         differences = self._attributes.differences(KeyAttributes.from_wire(refusal.attributes))
         if not differences:
@@ -266,6 +263,12 @@ class Search:
         patience = self._insisting if to.is_server else self._sparing
         return self._asking.ask(to, Purpose.JOIN, patience, now)
 
+    def _wants(self, exchange: Exchange) -> bool:
+        """Whether an answer is one to what is looked for now. One that comes when a leader's search
+        is over may name another fragment all the same.
+        """
+        return exchange.purpose is (Purpose.JOIN if self.joins else Purpose.LEAD)
+
     def _may_wait(self, exchange: Exchange, now: float) -> bool:
         """Servers may let us wait for as long as they like; buddies are joining themselves."""
         if exchange.to.is_server:
@@ -275,9 +278,9 @@ class Search:
 
     def _found(self, to: Correspondent, members: Sequence[Contact], now: float) -> SearchEffects:
         search, own = self._round, self._asking.own
-        if search is None:
-            return ()
         others = tuple(contact for contact in members if not contact.same_member(own))
+        if search is None:
+            return (Found(others),) if others else ()
         if not others:
             search.nobody |= to.is_server
             return self.settle(now)
