@@ -1,5 +1,6 @@
 """The rendezvous server: the place where the members of an overlay find each other.
 
-`server` is the machine, blind to every protocol; `cache` the members that it remembers of one
-overlay; `admission` who may join at the same time; `serve` its Trio process.
+`server` is the machine, blind to every protocol; `table` the overlays that it remembers, and whose
+they are; `cache` the members that it remembers of one; `admission` who may join at the same time;
+`serve` its Trio process.
 """

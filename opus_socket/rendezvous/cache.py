@@ -58,6 +58,7 @@ class Cache:
             remembered; each one of a sample stands for several that come and go alike.
         recent: when joiners and leaders last asked, the newest last.
         announced: seconds, the time up to which the right to announce is used up.
+        asked: seconds, when somebody last asked to join it or told of itself.
     """
 
     tag: int
@@ -70,6 +71,7 @@ class Cache:
     confirmed: float = field(default=0.0, init=False)
     recent: dict[Contact, float] = field(factory=dict, init=False)
     announced: float = field(default=-inf, init=False)
+    asked: float = field(default=-inf, init=False)
     _sampled: int = field(default=0, init=False)
 
     @property

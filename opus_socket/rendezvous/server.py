@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from math import inf
 from random import Random
@@ -53,6 +53,7 @@ from opus_socket.core.rendezvous_messages import (
 from opus_socket.errors import RemoteProtocolError
 from opus_socket.rendezvous.admission import LONGEST_WAIT, Admission
 from opus_socket.rendezvous.cache import Cache, Member
+from opus_socket.rendezvous.table import OverlayTable
 
 PINGS = 6
 """How many pings in a row a member may leave unanswered, two a rendezvous period: under 10 % loss
@@ -121,6 +122,7 @@ class ServerStatistics:
         pings: sent.
         failed: members forgotten because they did not answer.
         overflows: what was not remembered because a bound was reached.
+        displaced: overlays forgotten to make room for those of others.
         extra_fields: elements of messages that this version does not know.
     """
 
@@ -139,6 +141,7 @@ class ServerStatistics:
     pings: int
     failed: int
     overflows: int
+    displaced: int
     extra_fields: int
 
 
@@ -174,7 +177,7 @@ class RendezvousServer:
     _settings: ServerSettings = ServerSettings()
     next_deadline: float = field(default=inf, init=False)
     _cookies: Cookies = field(init=False)
-    _overlays: dict[str, dict[bytes, Cache]] = field(factory=dict, init=False)
+    _overlays: OverlayTable = field(init=False)
     _checks: list[tuple[float, int, Cache, Member]] = field(factory=list, init=False)
     _pinged: dict[int, Member] = field(factory=dict, init=False)
     _pushed: int = field(default=0, init=False)
@@ -183,10 +186,11 @@ class RendezvousServer:
 
     def __attrs_post_init__(self) -> None:
         self._cookies = Cookies(self._secret)
+        self._overlays = OverlayTable(self._settings.overlays)
 
     def statistics(self) -> ServerStatistics:
         """What it has done, and what it knows."""
-        caches = list(self._caches())
+        caches = list(self._overlays)
         now = {
             "overlays": len(caches),
             "members": sum(len(cache.members) for cache in caches),
@@ -269,16 +273,17 @@ class RendezvousServer:
     def _on_join(self, request: Request, sender: Contact, now: float) -> ServerEffects:
         cache = self._find(request)
         if cache is None or cache.is_empty:
-            others = self._overlays.get(request.overlay, {}).values()
+            others = self._overlays.alike(request.overlay).values()
             for other in others:
                 if other.size and other.attributes is not None:
                     self._counts["refused"] += 1
                     return _send(request, sender, Refusal(request.nonce, other.attributes))
             if any(not other.is_empty for other in others):
                 return self._wait(request, sender, 0, LONGEST_WAIT / 8)
-        cache = cache or self._make(request, now)
+        cache = cache or self._make(request, sender, now)
         if cache is None:
             return self._wait(request, sender, 0, LONGEST_WAIT)
+        cache.asked = now
         cache.register(sender, self._settings.recent, now)
         member = cache.members.get(sender)
         is_member = member is not None and member.contact.incarnation == request.source.incarnation
@@ -329,9 +334,10 @@ class RendezvousServer:
         attributes = KeyAttributes.from_wire(request.attributes)
         if attributes.digest != request.digest:
             raise RemoteProtocolError("bad_attributes", "not those of the digest")
-        cache = self._find(request) or self._make(request, now)
+        cache = self._find(request) or self._make(request, sender, now)
         if cache is None:
             return None
+        cache.asked = now
         cache.attributes = attributes.pairs
         joined = cache.admission.confirm(sender, now)
         if sender not in cache.members and len(self._checks) >= self._settings.members:
@@ -359,16 +365,16 @@ class RendezvousServer:
             request, sender, Reply(request.nonce, Verdict.WAIT, milliseconds, ticket, (), 0)
         )
 
-    def _caches(self) -> Iterator[Cache]:
-        return (cache for alike in self._overlays.values() for cache in alike.values())
-
     def _find(self, request: Request) -> Cache | None:
-        return self._overlays.get(request.overlay, {}).get(request.digest)
+        return self._overlays.find(request.overlay, request.digest)
 
-    def _make(self, request: Request, now: float) -> Cache | None:
-        """A new overlay, if there is room for it."""
+    def _make(self, request: Request, sender: Contact, now: float) -> Cache | None:
+        """A new overlay, if there is room for one of this sender."""
         settings = self._settings
-        if sum(map(len, self._overlays.values())) >= settings.overlays:
+        was = len(self._overlays)
+        has_room = self._overlays.has_room(sender)
+        self._counts["displaced"] += was - len(self._overlays)
+        if not has_room:
             self._counts["overflows"] += 1
             # There may be room after the next sweep; a flood must not buy one with each request.
             self._sweep_at = min(self._sweep_at, now + SWEEP_SOON)
@@ -381,7 +387,7 @@ class RendezvousServer:
             settings.leaders,
             self._rng,
         )
-        self._overlays.setdefault(request.overlay, {})[request.digest] = cache
+        self._overlays.add(request.overlay, request.digest, cache, sender)
         if self._sweep_at == inf:
             self._sweep_at = now + settings.entry_expiry
             self.next_deadline = min(self.next_deadline, self._sweep_at)
@@ -418,13 +424,9 @@ class RendezvousServer:
 
     def _sweep(self, now: float) -> None:
         """Forget overlays that nobody is in or on the way to."""
-        for cache in self._caches():
+        for cache in self._overlays:
             cache.expire(now - self._settings.entry_expiry, now)
-        self._overlays = {
-            overlay: kept
-            for overlay, alike in self._overlays.items()
-            if (kept := {digest: c for digest, c in alike.items() if not c.is_empty})
-        }
+        self._overlays.discard(lambda cache: cache.is_empty)
         self._sweep_at = now + self._settings.entry_expiry if self._overlays else inf
 
 
