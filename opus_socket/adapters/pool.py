@@ -20,6 +20,7 @@ from attrs import define, field, frozen
 from opus_socket.adapters.base import Route, Switchboard
 from opus_socket.adapters.flow import FlowSettings, Output, attended_by_nobody
 from opus_socket.adapters.poller import READ
+from opus_socket.adapters.room import Room, descriptor_share
 from opus_socket.adapters.tcp import Connection, tune
 from opus_socket.core.addresses import Contact, Endpoint, Use
 from opus_socket.core.dispatch import Piece
@@ -35,7 +36,9 @@ class PoolSettings:
     """How patient the connections of an endpoint are. Times are in seconds.
 
     Attributes:
-        connections: how many there may be; further ones are closed at once.
+        connections: how many there may be, or half as many as the process may have descriptors;
+            when they are as many, new ones take the place of useless ones or are closed at once.
+        useless_after: so long after its last message a connection may have to make room.
         dial_apart: after so long without an answer the contact's next endpoint is dialed, too.
         dial_timeout: after so long an endpoint that does not answer is given up.
         open_timeout: after so long a connection that says nothing is closed.
@@ -45,6 +48,7 @@ class PoolSettings:
     """
 
     connections: int = 4096
+    useless_after: float = 10.0
     dial_apart: float = 0.25
     dial_timeout: float = 5.0
     open_timeout: float = 10.0
@@ -112,6 +116,7 @@ class TcpPort:
     _held: dict[int, Connection] = field(factory=dict, init=False)
     _failures: dict[Place, tuple[float, float]] = field(factory=dict, init=False)
     _kept: Output = field(init=False)
+    _room: Room = field(init=False)
     _finished: bool = field(default=False, init=False)
     _ticking: bool = field(default=False, init=False)
     _dialed: int = field(default=0, init=False)
@@ -120,6 +125,8 @@ class TcpPort:
 
     def __attrs_post_init__(self) -> None:
         self._kept = Output(None, FlowSettings(self.settings.kept), attended_by_nobody)
+        limit = min(self.settings.connections, descriptor_share())
+        self._room = Room(self.host, limit, self.settings.useless_after)
         self.host.poller.add(self.listener, READ, self._accept)
 
     def connection_to(self, contact: Contact) -> Connection | None:
@@ -299,12 +306,12 @@ class TcpPort:
             except ConnectionError:
                 continue
             except OSError:
-                # Out of descriptors, most likely: leave them waiting and look again later.
+                # Out of descriptors, most likely.
                 self.host.refuse("unaccepted")
-                self.host.poller.change(self.listener, 0, self._accept)
-                self.host.call_at(self.host.now() + self.settings.retry_after, self._listen_again)
+                if not self._room.make(self._connections.values()):
+                    self._listen_later()
                 return
-            if len(self._connections) >= self.settings.connections:
+            if not self._has_room():
                 self.host.refuse("too_many_connections")
                 sock.close()
                 continue
@@ -320,6 +327,17 @@ class TcpPort:
             )
             self._connections[id(connection)] = connection
             self._keep_watch()
+
+    def _has_room(self) -> bool:
+        if len(self._connections) < self._room.limit:
+            return True
+        self._room.make(self._connections.values())
+        return len(self._connections) < self._room.limit and not self._finished
+
+    def _listen_later(self) -> None:
+        """Leave those waiting who connect, and look at them again in a while."""
+        self.host.poller.change(self.listener, 0, self._accept)
+        self.host.call_at(self.host.now() + self.settings.retry_after, self._listen_again)
 
     def _listen_again(self) -> None:
         if self.listener.fileno() >= 0:

@@ -24,7 +24,7 @@ from opus_socket.core.wire import MAX_BODY, decode_plain, encode_plain
 from opus_socket.errors import RemoteProtocolError
 
 VERSION = 1
-MAX_OVERLAYS = 1024
+MAX_OVERLAYS = 128
 """How many overlays one connection may be opened for."""
 
 _HEAD = 4
@@ -67,6 +67,9 @@ class RecordReader:
         remote: the endpoint at the other end; None until it has said so.
         opened: called whenever an endpoint has introduced itself.
         regulated: called with a route and whether the other end has paused it.
+
+    Attributes:
+        carried: set when a message was handed on; whoever looks at it clears it.
     """
 
     host: Switchboard
@@ -74,6 +77,7 @@ class RecordReader:
     remote: Endpoint | None
     opened: Callable[[], None]
     regulated: Callable[[Route, bool], None]
+    carried: bool = field(default=False, init=False)
     _digests: dict[int, bytes] = field(factory=dict, init=False)
     _route: Route | None = field(default=None, init=False)
     _sender: Contact | None = field(default=None, init=False)
@@ -145,6 +149,8 @@ class RecordReader:
             broken = "partial_frame"
         if broken is not None:
             raise RemoteProtocolError(broken, "in a record of overlay messages")
+        if used:
+            self.carried = True
         return used
 
     def _take_whole(self, kind: Kind, body: bytes) -> None:
@@ -157,6 +163,7 @@ class RecordReader:
         elif self._route is None or self._sender is None:
             self.host.refuse("unselected")
         elif kind is not Kind.PROTOCOL or self._agrees(self._route.tag):
+            self.carried = True
             self.host.message(self._route, kind, body, self._sender)
 
     def _take_open(self, body: bytes) -> None:
@@ -173,7 +180,9 @@ class RecordReader:
             self.remote = remote
         if tag not in self._digests and len(self._digests) >= MAX_OVERLAYS:
             raise RemoteProtocolError("bad_open", f"more than {MAX_OVERLAYS} overlays")
-        self._digests[tag] = digest
+        # Most have what members here have: one object serves all of their connections.
+        ours = self.host.digest(tag)
+        self._digests[tag] = ours if ours == digest else digest
         self.opened()
 
     def _take_select(self, body: bytes) -> None:

@@ -77,6 +77,7 @@ class Connection:
         established: whether it can be written.
         held: no data is written yet, because an older connection still brings what goes before.
         retiring: it ends when its queue is written.
+        used_at: when it last carried a message, in either direction; None if it never did.
         reader: takes what comes apart.
         kept: accounts for what came for routes that are paused.
     """
@@ -96,6 +97,7 @@ class Connection:
     retiring: bool = field(default=False, init=False)
     received: int = field(default=0, init=False)
     sent: int = field(default=0, init=False)
+    used_at: float | None = field(default=None, init=False)
     _remote: Endpoint | None = field(default=None)
     _intake: Intake = field(init=False)
     _backlogs: Backlogs = field(init=False)
@@ -137,6 +139,11 @@ class Connection:
     def remote(self) -> Endpoint | None:
         """The endpoint at the other end; None until it has said so."""
         return self.reader.remote
+
+    @property
+    def spare(self) -> bool:
+        """Whether it was opened from elsewhere, and nothing waits on it in either direction."""
+        return not (self.dialed or self.held or self.retiring or self._backlogs) and self.idle
 
     # Writing
 
@@ -279,7 +286,7 @@ class Connection:
         return head + record_head(kind, size)
 
     def _account(self, sent: int) -> None:
-        now = self.host.now()
+        now = self.used_at = self.host.now()
         spans = self._spans
         while sent:
             output, size, frames = spans[0]
@@ -373,6 +380,9 @@ class Connection:
             self._break(error)
             return False
         self._tail = bytes(data[used:])
+        if self.reader.carried:
+            self.reader.carried = False
+            self.used_at = self.host.now()
         self.host.flush()
         self._backlogs.settle()
         if blockers:
@@ -399,6 +409,11 @@ class Connection:
         self.fail(f"broken: {error}")
 
     # Ending
+
+    def give_way(self) -> None:
+        """Close a spare one, which is no failure of anybody."""
+        self.retiring = True
+        self.fail("made room")
 
     def fail(self, reason: str, lost: str = "connection") -> None:
         """Close; what was queued is sent by another connection, or lost and counted.

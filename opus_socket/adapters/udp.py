@@ -27,6 +27,7 @@ from opus_socket.core.effects import Kind
 from opus_socket.errors import RemoteProtocolError
 
 DATAGRAMS_PER_WAKE = 256
+DRAIN_BUDGET = 0.002
 LONGEST_DATAGRAM = 1 << 16
 KERNEL_BUFFER = 4 << 20
 Source = tuple[str, int] | tuple[str, int, int, int]
@@ -35,6 +36,7 @@ Source = tuple[str, int] | tuple[str, int, int, int]
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 _MAX_KNOWN = 1 << 16
+_LOOK_EVERY = 16
 _OVERLAY = bytes((Kind.OVERLAY,))
 _SO_RCVBUFFORCE = 33
 
@@ -134,8 +136,12 @@ class UdpPort:
     def _drain(self, _mask: int) -> None:
         host = self.host
         sock = self.sock
-        for _ in range(DATAGRAMS_PER_WAKE):
+        until = host.now() + DRAIN_BUDGET
+        for number in range(1, DATAGRAMS_PER_WAKE + 1):
             if sock.fileno() < 0:
+                return
+            # What is left is ready at the next turn, too.
+            if number % _LOOK_EVERY == 0 and host.now() >= until:
                 return
             try:
                 data, source = sock.recvfrom(LONGEST_DATAGRAM)

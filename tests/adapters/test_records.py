@@ -234,6 +234,15 @@ def test_overlays_of_one_connection_are_bounded(board: Board) -> None:
         stream.feed(open_record(REMOTE, MAX_OVERLAYS, DIGEST))
 
 
+def test_a_digest_that_members_here_have_is_kept_once(board: Board) -> None:
+    """For all connections of all their neighbors."""
+    streams = [Stream(board) for _ in range(3)]
+    for stream in streams:
+        stream.feed(OPENING + open_record(REMOTE, TAG + 1, b"another!"))
+    assert all(stream.reader._digests[TAG] is board.digests[TAG] for stream in streams)
+    assert streams[0].reader._digests[TAG + 1] == b"another!"
+
+
 @given(st.lists(st.binary(max_size=200), max_size=20), st.booleans())
 def test_garbage_is_refused_and_never_kept(parts: list[bytes], introduced: bool) -> None:
     """Any bytes are taken or end the connection, and no more than a datagram's body waits."""

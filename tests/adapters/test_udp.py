@@ -215,6 +215,29 @@ def test_a_wake_up_is_bounded(make_port: Ports) -> None:
     assert len(port.board.messages) == udp.DATAGRAMS_PER_WAKE
 
 
+class SlowBoard(Board):
+    """Members that take half a millisecond for each message."""
+
+    def message(self, route: Route, kind: Kind, body: bytes, sender: Contact) -> None:
+        super().message(route, kind, body, sender)
+        self.clock += 0.0005
+
+
+def test_a_wake_up_ends_when_its_time_is_over() -> None:
+    """Members that are slow leave the loop its turns; the rest is there at the next."""
+    port = Port(SlowBoard())
+    raw(port, *[packed(Kind.PROTOCOL, bytes((n,))) for n in range(100)])
+    turns = 0
+    while len(port.board.messages) < 100:
+        assert port.board.turn()
+        turns += 1
+        taken = len(port.board.messages)
+        assert taken <= turns * 16
+    assert [body[0] for _, _, body, _ in port.board.messages] == list(range(100))
+    port.udp.close()
+    port.board.close()
+
+
 class BrokenSocket:
     """A socket on which the first receive fails."""
 
