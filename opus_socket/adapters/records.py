@@ -24,7 +24,7 @@ from opus_socket.core.wire import MAX_BODY, decode_plain, encode_plain
 from opus_socket.errors import RemoteProtocolError
 
 VERSION = 1
-MAX_OVERLAYS = 128
+MAX_OVERLAYS = 512
 """How many overlays one connection may be opened for."""
 
 _HEAD = 4
