@@ -23,7 +23,8 @@ from opus_socket import (
     OverlaySocket,
     open_overlay_socket,
 )
-from opus_socket.cli.joining import Seconds, join_timeout_option, joined_within
+from opus_socket.cli.joining import join_timeout_option, joined_within
+from opus_socket.cli.numbers import Seconds
 from opus_socket.cli.options import overlay_options
 from opus_socket.cli.signals import run_until_signal
 from opus_socket.cli.streams import MessagePrinter, TooLong, input_lines

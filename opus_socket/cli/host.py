@@ -13,7 +13,8 @@ from attrs import define, field
 
 from opus_socket import OverlayConfig, OverlaySocket, open_host
 from opus_socket.cli.collector import MANY, spared_collector
-from opus_socket.cli.joining import Seconds, join_timeout_option, joined_within
+from opus_socket.cli.joining import join_timeout_option, joined_within
+from opus_socket.cli.numbers import Seconds
 from opus_socket.cli.options import overlay_options
 from opus_socket.cli.signals import run_until_signal
 from opus_socket.cli.streams import MessagePrinter

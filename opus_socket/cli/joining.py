@@ -12,31 +12,9 @@ from contextlib import contextmanager
 import click
 import trio
 
+from opus_socket.cli.numbers import Seconds
 from opus_socket.config import OverlayConfig
 from opus_socket.errors import OverlayError
-
-
-class Seconds(click.FloatRange):
-    """Seconds from 0 on; `inf` is for ever, and `nan` nothing at all."""
-
-    name = "seconds"
-
-    def __init__(self, *, positive: bool = False) -> None:
-        super().__init__(0, min_open=positive)
-
-    def convert(
-        self, value: float, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """The number that was written.
-
-        Raises:
-            click.BadParameter: it is none, or negative.
-        """
-        number = float(super().convert(value, param, ctx))
-        if math.isnan(number):
-            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
-        return number
-
 
 join_timeout_option = click.option(
     "--join-timeout",

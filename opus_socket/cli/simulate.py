@@ -16,6 +16,7 @@ from rich.console import Console
 from opus_socket import registry
 from opus_socket.cli.collector import without_collector
 from opus_socket.cli.figures import in_words
+from opus_socket.cli.numbers import Number, Seconds
 from opus_socket.cli.options import layer_options, layered, take_layers
 from opus_socket.cli.outputs import OutputFile
 from opus_socket.config import Layer
@@ -31,8 +32,8 @@ from opus_socket.simulator import (
     read_addresses,
 )
 
-_SHARE = click.FloatRange(0, 1)
-_SECONDS = click.FloatRange(0)
+_SHARE = Number(0, 1)
+_SECONDS = Seconds(finite=True)
 
 
 @click.command("simulate")
@@ -53,7 +54,9 @@ _SECONDS = click.FloatRange(0)
     help="One-way delays in milliseconds: constant:MS, random:MS-MS, euclidean:MS-MS, or "
     "matrix:FILE, a CSV file of round-trip times.",
 )
-@click.option("--jitter", type=_SECONDS, default=0.0, metavar="MS", help="At most so much later.")
+@click.option(
+    "--jitter", type=Number(finite=True), default=0.0, metavar="MS", help="At most so much later."
+)
 @click.option("--loss", type=_SHARE, default=0.0, metavar="P", help="Share of packets lost.")
 @click.option("--duplication", type=_SHARE, default=0.0, metavar="P", help="That arrive twice.")
 @click.option("--reordering", type=_SHARE, default=0.0, metavar="P", help="That are held back.")
@@ -67,7 +70,7 @@ _SECONDS = click.FloatRange(0)
 )
 @click.option(
     "--crash",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=Number(0, 1, high_open=True),
     default=0.0,
     metavar="F",
     help="Once legitimate, this share of the members dies at one instant.",
