@@ -66,6 +66,8 @@ def test_help_shows_every_verb_with_one_line_and_imports_none() -> None:
     for verb, (_, line) in VERBS.items():
         assert f"{verb} {line}" in [" ".join(shown_line.split()) for shown_line in lines]
     assert not {module for module, _ in VERBS.values()} & set(imported.split())
+    ending = " ".join(" ".join(lines).split())
+    assert "130 interrupted (SIGINT), 143 ended by SIGTERM; rendezvous and host" in ending
 
 
 @pytest.mark.parametrize("verb", VERBS)
