@@ -6,6 +6,7 @@ Its one rule: it is checked before anything is done, so that a refused call has 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import index
 
 from opus_socket.core.addresses import LogicalAddress
 from opus_socket.core.node import ProtocolSpec
@@ -35,6 +36,21 @@ def check_address(spec: ProtocolSpec, address: object) -> LogicalAddress:
             f"a LogicalAddress of {spec.las + 1} words is allowed"
         )
     return address
+
+
+def check_maximum(call: str, maximum: int) -> int:
+    """The number of messages that a call is to return at most.
+
+    Raises:
+        LocalProtocolError: it is no whole number, or none of at least 1.
+    """
+    try:
+        number = index(maximum)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise LocalProtocolError(f"{call}({maximum!r}): a whole number of at least 1 is allowed")
+    return number
 
 
 def _own(payload: Payload) -> bytes:

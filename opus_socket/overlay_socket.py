@@ -23,7 +23,7 @@ import structlog
 import trio
 from attrs import define, field
 
-from opus_socket._arguments import Payload, check_address, check_payloads
+from opus_socket._arguments import Payload, check_address, check_maximum, check_payloads
 from opus_socket.adapters.flow import Intake, Output
 from opus_socket.adapters.inbox import Inbox
 from opus_socket.config import OverlayConfig
@@ -266,10 +266,9 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         `receive`.
 
         Args:
-            maximum: how many at most, 1 or more.
+            maximum: how many at most, a whole number of 1 or more.
         """
-        if maximum < 1:
-            raise LocalProtocolError(f"receive_batch({maximum}): at least 1 is allowed")
+        maximum = check_maximum("receive_batch", maximum)
         self._check_open()
         await self._pace.checkpoint(self._host.now())
         while True:

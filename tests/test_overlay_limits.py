@@ -59,6 +59,8 @@ REFUSED: dict[str, Call] = {
     "no root": lambda sock: sock.send_to_children("0,0", b"x"),  # type: ignore[arg-type]
     "another root": lambda sock: sock.send_to_parent(LogicalAddress((1,)), b"x"),
     "fewer than one": lambda sock: sock.receive_batch(0),
+    "one and a half": lambda sock: sock.receive_batch(1.5),  # type: ignore[arg-type]
+    "no number": lambda sock: sock.receive_batch("a"),  # type: ignore[arg-type]
 }
 
 
