@@ -28,6 +28,7 @@ from attrs import define, field, frozen
 from opus_socket.adapters.base import EVERY_INDEX, LONGEST_FRAME, READ_SIZE, Feeder, Route, Writer
 from opus_socket.adapters.flow import Output
 from opus_socket.adapters.local import LocalLink
+from opus_socket.adapters.places import Places
 from opus_socket.adapters.poller import Poller
 from opus_socket.adapters.pool import Place, TcpLink, TcpStatistics
 from opus_socket.adapters.udp import UdpLink, UdpPort, UdpStatistics
@@ -71,7 +72,9 @@ class Host:
 
     poller: Poller = field(factory=Poller)
     buffer: bytearray = field(factory=lambda: bytearray(READ_SIZE + LONGEST_FRAME))
+    places: Places = field(factory=Places, init=False)
     members: dict[tuple[int, int], Member] = field(factory=dict, init=False)
+    _clock: trio.abc.Clock = field(factory=trio.lowlevel.current_clock, init=False)
     _by_tag: dict[int, dict[int, Member]] = field(factory=dict, init=False)
     _ports: dict[Place, Port] = field(factory=dict, init=False)
     _groups: list[UdpPort] = field(factory=list, init=False)
@@ -154,7 +157,7 @@ class Host:
 
     def now(self) -> float:
         """Seconds, monotonic."""
-        return trio.current_time()
+        return self._clock.current_time()
 
     def call_at(self, when: float, call: Callable[[], None]) -> None:
         """Call once, not before `when`."""

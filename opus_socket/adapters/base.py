@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from opus_socket.adapters.flow import Output
+from opus_socket.adapters.places import Places
 from opus_socket.adapters.poller import Poller
 from opus_socket.core.addresses import Contact
 from opus_socket.core.dispatch import Piece
@@ -61,6 +62,7 @@ class Switchboard(Protocol):
     poller: Poller
     buffer: bytearray
     """Where every read goes; its content is gone with the next read."""
+    places: Places
 
     def now(self) -> float:
         """Seconds, monotonic."""

@@ -12,16 +12,16 @@ import socket
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TypeVar
 
 from attrs import define, field, frozen
 
 from opus_socket.adapters.base import EVERY_INDEX, Route, Switchboard, split_frames
 from opus_socket.adapters.flow import Output
+from opus_socket.adapters.places import Source
 from opus_socket.adapters.poller import READ
 from opus_socket.adapters.seal import PlaintextSeal, Seal
 from opus_socket.core import datagram
-from opus_socket.core.addresses import Contact, Endpoint, Use
+from opus_socket.core.addresses import Contact
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
 from opus_socket.errors import RemoteProtocolError
@@ -30,12 +30,6 @@ DATAGRAMS_PER_WAKE = 256
 DRAIN_BUDGET = 0.002
 LONGEST_DATAGRAM = 1 << 16
 KERNEL_BUFFER = 4 << 20
-Source = tuple[str, int] | tuple[str, int, int, int]
-"""An address as the system has it: host and port, with IPv6 flow and interface as well."""
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
-_MAX_KNOWN = 1 << 16
 _LOOK_EVERY = 16
 _OVERLAY = bytes((Kind.OVERLAY,))
 _SO_RCVBUFFORCE = 33
@@ -78,8 +72,6 @@ class UdpPort:
     _sent_bytes: int = 0
     _received_bytes: int = 0
     _unsent: int = 0
-    _senders: dict[tuple[Source, int], Contact] = field(factory=dict, init=False)
-    _targets: dict[Contact, Source | None] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._v6 = self.sock.family == socket.AF_INET6
@@ -110,17 +102,7 @@ class UdpPort:
 
     def target_of(self, to: Contact) -> Source | None:
         """Where datagrams for a contact go; None when none of its endpoints is for this socket."""
-        try:
-            return self._targets[to]
-        except KeyError:
-            pass
-        target = None
-        for endpoint in to.endpoints:
-            if endpoint.use in (Use.BOTH, Use.UDP) and (":" in endpoint.host) == self._v6:
-                target = endpoint[:2]
-                break
-        _remember(self._targets, to, target)
-        return target
+        return self.host.places.target_of(to, self._v6)
 
     def statistics(self) -> UdpStatistics:
         """Figures so far."""
@@ -163,9 +145,7 @@ class UdpPort:
         whole = header if header[1:2] == _OVERLAY else data
         kind, seal, tag, to_index, from_index = datagram.unpack(whole)
         body = self.seal.open(seal, header, body)
-        sender = self._senders.get((source, from_index))
-        if sender is None:
-            sender = self._remember_sender(source, from_index)
+        sender = host.places.sender_at(source, from_index)
         route = Route(tag, EVERY_INDEX if self.group else to_index, from_index)
         if kind == Kind.OVERLAY:
             used, broken = host.frames(route, memoryview(bytearray(body)), sender, None)
@@ -178,23 +158,6 @@ class UdpPort:
             host.message(route, Kind(kind), body, sender)
         else:
             host.refuse("unknown_kind", tag)
-
-    def _remember_sender(self, source: Source, from_index: int) -> Contact:
-        if source[1] == 0:
-            raise RemoteProtocolError("bad_source", "port 0")
-        endpoint = Endpoint(source[0], source[1], Use.UDP)
-        sender = Contact(None, 0, from_index, (endpoint,))
-        _remember(self._senders, (source, from_index), sender)
-        # An address of one link is reached by its interface, which no endpoint says.
-        _remember(self._targets, sender, source)
-        return sender
-
-
-def _remember(table: dict[_Key, _Value], key: _Key, value: _Value) -> None:
-    """Keep what saves time; it may be forgotten at any time."""
-    if len(table) >= _MAX_KNOWN:
-        table.clear()
-    table[key] = value
 
 
 @define(eq=False, repr=False)

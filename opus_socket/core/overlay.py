@@ -425,19 +425,17 @@ class OverlayCore:
             contact.address: contact for contact in node.neighbors if contact.address is not None
         }
         # A restarted member is another one, at the same address.
+        # Hardly ever are equal contacts not one object, and to compare them takes longer.
         for address, contact in before.items():
-            if not _is_same(self._neighbors.get(address), contact):
+            now_there = self._neighbors.get(address)
+            if now_there is not contact and now_there != contact:
                 out.append(Emit(NeighborRemoved(contact)))
         for address, contact in self._neighbors.items():
-            if not _is_same(before.get(address), contact):
+            known = before.get(address)
+            if known is not contact and known != contact:
                 out.append(Emit(NeighborAdded(contact)))
         self._by_place = None
         if node.stable != self.stable:
             self.stable = node.stable
             out.append(Emit((Stable if node.stable else Unstable)(node.address)))
         self._perform(self._finder.update(node.contact, node.neighbors, node.stable, now), now, out)
-
-
-def _is_same(known: Contact | None, contact: Contact) -> bool:
-    # Hardly ever are equal contacts not one object, and to compare them takes longer.
-    return known is contact or known == contact

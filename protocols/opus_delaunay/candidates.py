@@ -55,19 +55,22 @@ class Candidates:
     patience: float
     next_at: float = field(init=False, default=inf)
     _waiting: dict[LogicalAddress, Candidate] = field(init=False, factory=dict)
+    _rejected: dict[LogicalAddress, None] = field(init=False, factory=dict)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     @property
     def full(self) -> bool:
-        """Whether nobody else can be taken in now."""
-        return len(self._waiting) >= MOST_CANDIDATES
+        """Whether nobody else can be taken in now. Whoever answered that it is no neighbor gives
+        way: it names who may be one, and there must be room to ask that one at once.
+        """
+        return len(self._waiting) >= MOST_CANDIDATES and not self._rejected
 
     @property
     def unanswered(self) -> int:
         """How many have not answered yet."""
-        return sum(not candidate.rejected for candidate in self._waiting.values())
+        return len(self._waiting) - len(self._rejected)
 
     def get(self, address: LogicalAddress) -> Candidate | None:
         """The candidate of this logical address, if there is one."""
@@ -82,8 +85,12 @@ class Candidates:
         if known is not None and contact.incarnation <= known.contact.incarnation:
             known.entrusted |= entrusted
             return False
-        if known is None and self.full:
+        if known is not None:
+            self._rejected.pop(address, None)
+        elif self.full:
             return False
+        elif len(self._waiting) >= MOST_CANDIDATES:
+            self.discard(next(iter(self._rejected)))
         self._waiting[address] = Candidate(address, contact, entrusted, now, now)
         self.next_at = min(self.next_at, now + self.hold_down)
         return True
@@ -91,12 +98,14 @@ class Candidates:
     def discard(self, address: LogicalAddress) -> None:
         """Forget a candidate: it became a neighbor, or is hidden by others."""
         self._waiting.pop(address, None)
+        self._rejected.pop(address, None)
 
     def reject(self, address: LogicalAddress) -> None:
         """A candidate is no neighbor; it is not asked again while its hold-down lasts."""
         candidate = self._waiting.get(address)
         if candidate is not None:
             candidate.rejected = True
+            self._rejected[address] = None
 
     def due(self, now: float) -> tuple[list[Candidate], list[Candidate]]:
         """Take the candidates whose hold-down is over.
@@ -111,7 +120,7 @@ class Candidates:
             if candidate.asked_at + self.hold_down > now:
                 continue
             if candidate.rejected:
-                del self._waiting[address]
+                self.discard(address)
             elif candidate.since + self.patience <= now:
                 del self._waiting[address]
                 silent.append(candidate)

@@ -144,6 +144,24 @@ def test_candidates_are_bounded_and_nothing_is_taken_that_cannot_be_kept() -> No
     assert node.statistics().candidates == 0
 
 
+def test_whoever_is_no_neighbor_makes_room_for_those_that_it_names() -> None:
+    """However many are asked at once, the way to the true neighbors stays open."""
+    node = founder(2**31, 2**31)
+    asked = [contact(1000 + 3 * n, n * n, host=n) for n in range(MOST_CANDIDATES)]
+    for nonce, each in enumerate(asked, 1):
+        hear(node, NewNode(each, 1, nonce), contact(1, 1))
+    assert node.statistics().candidates == MOST_CANDIDATES
+    nearer = contact(2**31 + 5, 2**31 + 5)
+    done = hear(node, Reject(asked[7], node.address, 50, nearer, None), asked[7])
+    assert sends(done) == [("Hello", nearer)]
+    assert node.statistics().candidates == MOST_CANDIDATES
+    late = contact(7, 7)
+    assert sends(hear(node, NewNode(late, 1, 999), contact(1, 1))) == []
+    hear(node, Reject(asked[8], node.address, 50, None, None), asked[8])
+    done = hear(node, NewNode(late, 1, 999), contact(1, 1))
+    assert sends(done) == [("Hello", late), ("NewNodeAck", contact(1, 1).at(None))]
+
+
 def test_handovers_are_bounded() -> None:
     node = founder(0, 0)
     meet(node, contact(5, 5))
