@@ -1,7 +1,7 @@
-"""Logging of the commands: structlog, to standard error or a file, never to standard output.
+"""Logging: structlog, to standard error or a file, never to standard output.
 
-Its one rule: only a command calls this. The library logs through `structlog.get_logger()` and
-leaves it to its application where the lines go.
+Its one rule: only a command configures. The library's own log (`library_log`) goes where its
+application has configured structlog to write, and to standard error while it has not.
 """
 
 from __future__ import annotations
@@ -12,10 +12,16 @@ from pathlib import Path
 
 import structlog
 from attrs import frozen
-from structlog.typing import Processor, WrappedLogger
+from structlog.typing import FilteringBoundLogger, Processor, WrappedLogger
 
 from opus_socket.config import LoggingConfig
 from opus_socket.errors import ConfigurationError
+
+
+def library_log() -> FilteringBoundLogger:
+    """The log of overlay sockets."""
+    log: FilteringBoundLogger = structlog.wrap_logger(_Destination())
+    return log
 
 
 def configure_logging(config: LoggingConfig) -> None:
@@ -39,6 +45,16 @@ def configure_logging(config: LoggingConfig) -> None:
         # A logger that was used before this call would otherwise keep its old destination.
         cache_logger_on_first_use=False,
     )
+
+
+class _Destination:
+    """Whatever structlog writes to, asked for at each line: it may be configured at any time."""
+
+    def __getattr__(self, name: str) -> object:
+        if structlog.is_configured():
+            return getattr(structlog.get_config()["logger_factory"]("opus_socket"), name)
+        # Structlog's own choice would be standard output, which is the application's.
+        return getattr(_standard_error(), name)
 
 
 def _renderer(layout: str, terminal: bool) -> tuple[Processor, ...]:

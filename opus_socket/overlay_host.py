@@ -18,7 +18,7 @@ from attrs import define, field
 
 from opus_socket.config import OverlayConfig
 from opus_socket.driver import Host, HostStatistics
-from opus_socket.errors import OverlayError
+from opus_socket.errors import ConfigurationError, OverlayError
 from opus_socket.member import Port
 from opus_socket.opening import Meeting, core_settings, find_meeting, open_group, open_port
 from opus_socket.overlay_socket import OverlaySocket
@@ -52,9 +52,15 @@ class OverlayHost:
             rng: its source of chance; by default a fresh one from the system's.
 
         Raises:
-            ConfigurationError: an address cannot be listened at, or a name does not resolve.
+            ConfigurationError: an address cannot be listened at, a name does not resolve, or it is
+                no configuration.
             trio.ClosedResourceError: the host is closed.
         """
+        if not isinstance(config, OverlayConfig):
+            raise ConfigurationError(
+                f"{config!r} is no OverlayConfig; make one by OverlayConfig(overlay_id=...) or "
+                "OverlayConfig.load(file)"
+            )
         settings_key = (config.rendezvous, config.node_adapter, config.socket_adapter.kind)
         own = config.node_adapter.socket_per_node
         async with self._opening:

@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from random import Random
 from weakref import WeakSet
 
-import structlog
 import trio
 from attrs import define, field
 
@@ -34,12 +33,13 @@ from opus_socket.core.node import Mode
 from opus_socket.core.overlay import CoreSettings, OverlayCore
 from opus_socket.driver import Host
 from opus_socket.errors import JoinError, LocalProtocolError, NotJoinedError
+from opus_socket.logs import library_log
 from opus_socket.member import Member, Port, SocketStatistics, tell_nobody
 from opus_socket.opening import Meeting, flow_settings, make_member
 from opus_socket.pace import Pace
 from opus_socket.subscription import EventSubscription
 
-_log = structlog.get_logger("opus_socket")
+_log = library_log()
 
 
 @define(eq=False, repr=False)
@@ -178,7 +178,9 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         """Send to every other member (multicast along a tree embedded in the overlay).
 
         Returns when the message is queued, at once when there is no other member. Waits while
-        a neighbor's queue is full and the policy is *block*.
+        a neighbor's queue is full and the policy is *block*. What any member has to drop, because
+        it is full or because somebody has taken nothing for `socket.stall_timeout`, is counted
+        and told (`MessagesDropped`) there, and not here.
 
         Raises:
             NotJoinedError: before `join()` has returned or after `leave()`.
@@ -222,8 +224,8 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         await self._send((payload,), Mode.FLOOD, None)
 
     async def send_anycast(self, key: LogicalAddress, payload: Payload) -> None:
-        """Send to one member that is eligible for a key: with Delaunay, the one nearest to that
-        point. Errors as `send`.
+        """Send to one other member that is eligible for a key: with Delaunay, the one nearest to
+        that point. Where that is this member nobody gets it (`MessageLost`). Errors as `send`.
         """
         await self._send((payload,), Mode.ANYCAST, self._check_address(key))
 
@@ -336,7 +338,7 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         )
 
     def set(self, name: str, value: object) -> None:
-        """Turn a knob of the protocol while it runs.
+        """Turn a knob of the protocol while it runs, if it has any; Delaunay has none.
 
         Raises:
             LocalProtocolError: the protocol has no such knob, or the value is out of range.

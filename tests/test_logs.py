@@ -11,7 +11,7 @@ import structlog
 
 from opus_socket.config import LoggingConfig
 from opus_socket.errors import ConfigurationError
-from opus_socket.logs import configure_logging
+from opus_socket.logs import configure_logging, library_log
 
 
 @pytest.fixture(autouse=True)
@@ -108,3 +108,31 @@ def test_a_logger_made_earlier_follows(capsys: pytest.CaptureFixture[str]) -> No
     err = capsys.readouterr().err
     assert "event=two" in err
     assert "event=one" not in err
+
+
+def test_the_library_writes_to_standard_error_until_it_is_told_otherwise(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whenever the application configures structlog, also after the log was made and used."""
+    log = library_log()
+    structlog.reset_defaults()
+    log.warning("cannot reach a contact", endpoint="here")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "cannot reach a contact" in err
+    assert "endpoint" in err
+    lines: list[tuple[tuple[object, ...], str]] = []
+
+    class Sink:
+        def __init__(self, *args: object) -> None:
+            self.args = args
+
+        def warning(self, text: str) -> None:
+            lines.append((self.args, text))
+
+    structlog.configure(
+        processors=[structlog.processors.JSONRenderer(sort_keys=True)], logger_factory=Sink
+    )
+    log.warning("again", n=1)
+    assert lines == [(("opus_socket",), '{"event": "again", "n": 1}')]
+    assert capsys.readouterr() == ("", "")

@@ -322,3 +322,10 @@ async def test_a_host_without_anything_to_do_sleeps() -> None:
         assert host.statistics().turns - before < 50
     assert isinstance(host, OverlayHost)
     assert isinstance(host._host, Host)
+
+
+@pytest.mark.parametrize("config", ["lab", None, {"overlay_id": "lab"}])
+async def test_only_a_configuration_opens_a_socket(config: object) -> None:
+    async with open_host() as host:
+        with pytest.raises(ConfigurationError, match="is no OverlayConfig; make one by"):
+            await host.open_socket(config)  # type: ignore[arg-type]

@@ -161,7 +161,7 @@ class Node(Machine):
         Raises:
             LocalProtocolError: the protocol has no such knob, or the value is out of range.
         """
-        raise LocalProtocolError(f"this protocol has no knob {name!r}")
+        raise LocalProtocolError(f"this protocol has no knob {name!r}; it has none")
 
     def statistics(self) -> object:
         """A frozen attrs object of counters and gauges, each field documented."""
