@@ -3,7 +3,7 @@
 Its one rule: an answer counts only by the nonce of a request that is open, or was given up at most
 five seconds after it was sent, so neither a forged nor an old answer can do anything. With each
 correspondent there is at most one open request for each purpose; asking anew gives it up. Who stays
-silent is reported once an outage.
+silent is reported once an outage; a server that keeps somebody from joining, ever more seldom.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ MAX_CHALLENGES = 3
 
 OUTAGE = 2
 OUTAGE_SECONDS = 1.2
-"""After so many requests without an answer, over so many seconds, a correspondent is out."""
+BUDDY_OUTAGE_SECONDS = 30.0
+"""After so many requests without an answer, over so many seconds, a correspondent is out. A buddy
+is only likely to be there: that the one of a founder has not come yet is no failure."""
 
 LONG_WAIT = 3.0
-"""Seconds for which a server lets somebody wait before that is reported; and again after twice as
-long each time."""
+"""Seconds for which a server keeps somebody from joining, by its silence or by letting it wait,
+before that is reported; and again after twice as long each time."""
 
 LATEST = 5.0
 """Seconds after which an answer counts no more: the longest round trip to a correspondent with
@@ -151,6 +153,15 @@ class Exchange:
     def is_first(self) -> bool:
         """Whether it was sent once, and may well be answered yet."""
         return self.tries == 1 and not self.waiting
+
+    def has_waited_long(self, now: float) -> bool:
+        """Whether that is to be reported; not again before it has waited twice as long."""
+        seconds = now - self.began
+        if seconds < self.report_after:
+            return False
+        while self.report_after <= seconds:
+            self.report_after *= 2
+        return True
 
 
 @define(eq=False)
@@ -343,7 +354,11 @@ def _silent(exchange: Exchange, now: float) -> Sequence[DriverEffect]:
     if to.silent == 1:
         to.silent_since = exchange.sent
     seconds = now - to.silent_since
-    if to.out or to.silent < OUTAGE or seconds < OUTAGE_SECONDS:
+    # For a member it is one outage; who cannot join meanwhile wants to know that it goes on.
+    keeps_out = to.is_server and exchange.purpose is Purpose.JOIN
+    again = keeps_out and exchange.has_waited_long(now)
+    least = OUTAGE_SECONDS if to.is_server else BUDDY_OUTAGE_SECONDS
+    if (to.out and not again) or to.silent < OUTAGE or seconds < least:
         return ()
     to.out = True
     what = "rendezvous server" if to.is_server else "buddy"
@@ -352,13 +367,11 @@ def _silent(exchange: Exchange, now: float) -> Sequence[DriverEffect]:
 
 
 def _waits(exchange: Exchange, now: float) -> Sequence[DriverEffect]:
-    to, seconds = exchange.to, now - exchange.began
-    if not to.is_server or seconds < exchange.report_after:
+    to = exchange.to
+    if not to.is_server or not exchange.has_waited_long(now):
         return ()
-    while exchange.report_after <= seconds:
-        exchange.report_after *= 2
     reason = (
-        f"the rendezvous server answers, but has let this member wait for {seconds:.1f} s; "
-        "it is asked again"
+        "the rendezvous server answers, but has let this member wait for "
+        f"{now - exchange.began:.1f} s; it is asked again"
     )
     return (Emit(ContactFailed(to.contact.endpoints[0], reason)),)
