@@ -2,8 +2,8 @@
 
 Its one rule: standard output carries the result and nothing else; logs, progress and errors go to
 standard error. Exit status: 0 done, 1 the result is not what was asked, 2 bad usage or
-configuration, 130 interrupted by SIGINT, 143 ended by SIGTERM, which is 0 for verbs that serve. An
-`OverlayError` is one line, never a traceback.
+configuration; 130 after SIGINT; after SIGTERM 143, or 0 for verbs that serve. An `OverlayError` is
+one line, never a traceback.
 
 The rooms: a module or package for each verb (`rendezvous`, `cat`, `host`, `demo`, `simulate`,
 `protocols`, `config`); `options` (the options that make a configuration, the same for every
@@ -89,9 +89,9 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit status: 0 done, 1 the result is not what was asked, 2 bad usage or configuration, "
-    "130 interrupted (SIGINT), 143 ended by SIGTERM; rendezvous and host, which serve until they "
-    "are told to end, give 0 then.",
+    epilog="Exit status: 0 done, 1 the result is not what was asked, 2 bad usage or configuration. "
+    "After SIGINT (Ctrl-C) it is 130 for every verb. After SIGTERM it is 0 for rendezvous and "
+    "host, which serve until they are told to end, and 143 for every other verb.",
 )
 @click.version_option(package_name="opus-socket", prog_name="opus-socket")
 def main() -> None:

@@ -24,7 +24,7 @@ from opus_socket import (
     open_overlay_socket,
 )
 from opus_socket.cli.joining import join_timeout_option, joined_within
-from opus_socket.cli.numbers import Seconds
+from opus_socket.cli.numbers import Seconds, Whole
 from opus_socket.cli.options import overlay_options
 from opus_socket.cli.signals import run_until_signal
 from opus_socket.cli.streams import MessagePrinter, TooLong, input_lines
@@ -46,9 +46,7 @@ _log = structlog.get_logger("opus_socket")
 @click.command("cat")
 @overlay_options
 @click.option("--to", metavar="ADDRESS", help="Send to this member only (Delaunay: x,y).")
-@click.option(
-    "--count", type=click.IntRange(1), metavar="N", help="End after N messages have come."
-)
+@click.option("--count", type=Whole(), metavar="N", help="End after N messages have come.")
 @click.option(
     "--linger",
     type=Seconds(),

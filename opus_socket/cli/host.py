@@ -14,7 +14,7 @@ from attrs import define, field
 from opus_socket import OverlayConfig, OverlaySocket, open_host
 from opus_socket.cli.collector import MANY, spared_collector
 from opus_socket.cli.joining import join_timeout_option, joined_within
-from opus_socket.cli.numbers import Seconds
+from opus_socket.cli.numbers import Seconds, Whole
 from opus_socket.cli.options import overlay_options
 from opus_socket.cli.signals import run_until_signal
 from opus_socket.cli.streams import MessagePrinter
@@ -27,7 +27,7 @@ _log = structlog.get_logger("opus_socket")
 
 @click.command("host")
 @overlay_options
-@click.option("--members", type=click.IntRange(1), required=True, metavar="N", help="How many.")
+@click.option("--members", type=Whole(), required=True, metavar="N", help="How many.")
 @click.option(
     "--seconds",
     type=Seconds(),

@@ -56,3 +56,23 @@ class Seconds(Number):
 
     def __init__(self, *, positive: bool = False, finite: bool = False) -> None:
         super().__init__(low_open=positive, finite=finite)
+
+
+class Whole(click.IntRange):
+    """A whole number of at least 1."""
+
+    name = "whole number"
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def convert(self, value: int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number that was written.
+
+        Raises:
+            click.BadParameter: it is none, or not in the range.
+        """
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"{value!r} is not a whole number of at least {self.min}.", param, ctx)

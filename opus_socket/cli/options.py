@@ -129,12 +129,17 @@ def layered(layers: Iterable[Layer]) -> tuple[OverlayConfig, Origins]:
     Raises:
         ConfigurationError: a value that is not allowed, or one that is missing.
     """
+    layers = list(layers)
     try:
         config, origins = OverlayConfig.layered(*layers)
     except ConfigurationError as error:
         for option in _OPTIONS:
-            if f"{option.key} is missing" in str(error):
-                said = f"{error}; give it with {option.flag} {option.metavar}"
+            _, missing, rest = str(error).partition(f"{option.key} is missing")
+            if missing:
+                # A file may be to blame for what it lacks; an option for another is not.
+                files = (e.origin for e in layers if not e.origin.startswith("--"))
+                where = "".join(f"{file}: " for file in files)
+                said = f"{where}{missing}{rest}; give it with {option.flag} {option.metavar}"
                 raise ConfigurationError(said) from error
         raise
     click.get_current_context().meta[ORIGINS] = origins

@@ -16,7 +16,7 @@ from rich.console import Console
 from opus_socket import registry
 from opus_socket.cli.collector import without_collector
 from opus_socket.cli.figures import in_words
-from opus_socket.cli.numbers import Number, Seconds
+from opus_socket.cli.numbers import Number, Seconds, Whole
 from opus_socket.cli.options import layer_options, layered, take_layers
 from opus_socket.cli.outputs import OutputFile
 from opus_socket.config import Layer
@@ -41,7 +41,7 @@ _SECONDS = Seconds(finite=True)
 @layer_options
 @click.option(
     "--nodes",
-    type=click.IntRange(1),
+    type=Whole(),
     metavar="N",
     help="How many members join; by default 100, or one an address of --addresses.",
 )

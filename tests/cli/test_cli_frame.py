@@ -67,7 +67,9 @@ def test_help_shows_every_verb_with_one_line_and_imports_none() -> None:
         assert f"{verb} {line}" in [" ".join(shown_line.split()) for shown_line in lines]
     assert not {module for module, _ in VERBS.values()} & set(imported.split())
     ending = " ".join(" ".join(lines).split())
-    assert "130 interrupted (SIGINT), 143 ended by SIGTERM; rendezvous and host" in ending
+    assert "After SIGINT (Ctrl-C) it is 130 for every verb." in ending
+    assert "After SIGTERM it is 0 for rendezvous and host," in ending
+    assert ending.endswith("and 143 for every other verb.")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -272,6 +274,18 @@ def test_without_an_overlay_id_the_error_says_what_is_missing(
     result = run("try")
     assert result.exit_code == 2
     assert result.stderr.startswith("opus-socket: error: overlay_id is missing")
+    assert result.stderr.endswith("; give it with --overlay ID\n")
+    # The options that were given are not the cause.
+    assert run("try", "--server", "a:1", "--log-level", "error").stderr == result.stderr
+
+
+def test_a_file_without_an_overlay_id_is_named(
+    given_config: list[OverlayConfig], tmp_path: Path
+) -> None:
+    file = tmp_path / "h.toml"
+    file.write_text("[socket]\n")
+    result = run("try", "--config", str(file), "--server", "a:1")
+    assert result.stderr.startswith(f"opus-socket: error: {file}: overlay_id is missing")
     assert result.stderr.endswith("; give it with --overlay ID\n")
 
 

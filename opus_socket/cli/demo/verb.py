@@ -16,6 +16,7 @@ import trio
 from opus_socket import registry
 from opus_socket.cli.demo.run import Plan, demonstrate
 from opus_socket.cli.demo.show import describe, picture_of, spectator_of, summary_of
+from opus_socket.cli.numbers import Whole
 from opus_socket.cli.outputs import OutputFile
 from opus_socket.config import LoggingConfig
 from opus_socket.errors import ConfigurationError, OverlayError
@@ -27,12 +28,10 @@ LARGEST_SAMPLE = 32 << 20
 
 @click.command("demo")
 @click.argument("file", required=False)
-@click.option(
-    "--members", type=click.IntRange(1), default=16, show_default=True, help="Overlay sockets."
-)
+@click.option("--members", type=Whole(), default=16, show_default=True, help="Overlay sockets.")
 @click.option(
     "--processes",
-    type=click.IntRange(1),
+    type=Whole(),
     default=4,
     show_default=True,
     help="Over how many processes they are spread.",
