@@ -20,6 +20,7 @@ from opus_socket import (
     NeighborAdded,
     NeighborRemoved,
     OverlayConfig,
+    OverlayError,
     OverlaySocket,
     open_overlay_socket,
 )
@@ -85,8 +86,7 @@ def command(
     """
     address = None if to is None else _parse_address(config, to)
     printer = MessagePrinter(protocol(config.node.protocol), as_json)
-    missing = inf if count is None else count
-    verb = _Cat(config, address, missing, linger, join_timeout, printer)
+    verb = _Cat(config, address, inf if count is None else count, linger, join_timeout, printer)
     context.exit(run_until_signal(verb.run))
 
 
@@ -96,24 +96,30 @@ class _Cat:
 
     Attributes:
         to: whom lines are sent to; None for everybody.
-        missing: how many messages are still waited for; inf for no limit.
+        count: how many messages are waited for; inf for no limit.
         linger: seconds from the end of input; None when nothing was said.
         join_timeout: seconds; inf to wait for ever.
+        received: how many messages have come.
         sent: how many lines were sent to one member.
         status: the exit status so far.
     """
 
     config: OverlayConfig
     to: LogicalAddress | None
-    missing: float
+    count: float
     linger: float | None
     join_timeout: float
     printer: MessagePrinter
+    received: int = 0
     sent: int = 0
     status: int = 0
 
     async def run(self) -> int:
-        """Join, send and receive until the end; the exit status."""
+        """Join, send and receive until the end; the exit status.
+
+        Raises:
+            OverlayError: fewer messages came than were waited for.
+        """
         async with open_overlay_socket(self.config) as sock:
             events = sock.events()
             with joined_within(self.join_timeout, self.config):
@@ -125,13 +131,15 @@ class _Cat:
                 await self._send(sock)
                 await trio.sleep(self._stay())
                 nursery.cancel_scope.cancel()
-        return 1 if 0 < self.missing < inf else self.status
+        if self.received < self.count < inf:
+            raise OverlayError(f"{self.received} of {self.count:.0f} messages came")
+        return self.status
 
     def _stay(self) -> float:
         """Seconds from the end of input to the end."""
         if self.linger is not None:
             return self.linger
-        if self.missing < inf:
+        if self.count < inf:
             return inf
         return LOSS_WAIT if self.sent else 0.0
 
@@ -161,19 +169,28 @@ class _Cat:
             log_event(event)
 
     async def _receive(self, sock: OverlaySocket, scope: trio.CancelScope) -> None:
-        while self.missing > 0:
-            messages = await sock.receive_batch(int(min(BATCH, self.missing)))
+        while self.received < self.count:
+            messages = await sock.receive_batch(int(min(BATCH, self.count - self.received)))
             await self.printer.print(messages)
-            self.missing -= len(messages)
+            self.received += len(messages)
         scope.cancel()
 
 
 def log_joined(sock: OverlaySocket) -> None:
-    """Say who this member is, and where others reach it."""
+    """Say who this member is, where others reach it, and what it means when nobody is there."""
     count = len(sock.neighbors)
     neighbors = "1 neighbor" if count == 1 else f"{count} neighbors"
     endpoint = str(sock.contact.endpoints[0])
     _log.info(f"joined as {sock.address} with {neighbors}", endpoint=endpoint)
+    given = sock.config.rendezvous
+    if not (given.server or given.buddies or given.multicast):
+        _log.warning(
+            "no way to find other members is given (--server, --buddy or --multicast); they can "
+            "only find this one, as their buddy",
+            buddy=endpoint,
+        )
+    elif given.buddies and not given.server and not count:
+        _log.info("no buddy answers yet; this member founds the overlay, and asks them again")
 
 
 def log_event(event: Event) -> None:

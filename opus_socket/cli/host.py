@@ -54,10 +54,11 @@ def command(
     """Host many members of an overlay in one process, on one I/O loop.
 
     Once all are stable it prints how long that took; with --json as {"members": N, "join_s":
-    SECONDS, "addresses": [ADDRESS, ...], "endpoints": [HOST:PORT, ...]}. Then it relays and
-    counts what comes until it is interrupted. Without a server, buddies or a multicast group its
-    first member founds an overlay, which the others join; more may find it by its endpoint. With
-    a thousand members or more Python looks for cyclic garbage seldom, so that joining is faster.
+    SECONDS, "addresses": [ADDRESS, ...], "endpoints": [HOST:PORT, ...]}. Then it relays and counts
+    what comes until it is interrupted. Without a server, buddies or a multicast group its first
+    member founds an overlay at a port of its own, which the others join; more may find it there, as
+    their buddy. With a thousand members or more Python looks for cyclic garbage seldom, so that
+    joining is faster.
     """
     printer = MessagePrinter(protocol(config.node.protocol), as_json) if printing else None
     hosting = _Hosting(config, members, printer, join_timeout)
@@ -102,7 +103,8 @@ class _Hosting:
                 await trio.sleep(seconds)
                 nursery.cancel_scope.cancel()
             finally:
-                _log.info(f"received {self.received} messages")
+                if self.joined:
+                    _log.info(f"received {self.received} messages")
         return 0
 
     async def _live(
@@ -122,12 +124,17 @@ class _Hosting:
     def _so_far(self) -> str:
         return f"{len(self.joined)} of {self.members} members joined"
 
+    @property
+    def _is_founding(self) -> bool:
+        """Whether nothing says how members are found, so that they can only find the first."""
+        given = self.config.rendezvous
+        return not (given.server or given.buddies or given.multicast)
+
     def _joining(self, founder: OverlaySocket) -> OverlayConfig:
         """The configuration of the others: where none says how members are found, the first one
         is their buddy, and they share a port of their own.
         """
-        given = self.config.rendezvous
-        if given.server or given.buddies or given.multicast:
+        if not self._is_founding:
             return self.config
         host, _, _ = self.config.node_adapter.listen.rpartition(":")
         buddy = str(founder.contact.endpoints[0])
@@ -148,4 +155,7 @@ class _Hosting:
             }
             click.echo(json.dumps(report))
         else:
-            click.echo(f"{self.members} members joined in {join_s:.3f} s at {', '.join(endpoints)}")
+            members = "1 member" if self.members == 1 else f"{self.members} members"
+            if self._is_founding and len(endpoints) > 1:
+                endpoints[0] += " (the founder, which has a port of its own)"
+            click.echo(f"{members} joined in {join_s:.3f} s at {', '.join(endpoints)}")

@@ -33,7 +33,11 @@ def test_a_founder_without_any_method_is_found_as_a_buddy(
 ) -> None:
     first = start("cat", "--overlay", overlay, "--listen", listen)
     here = first.joins()
-    converse(first, start("cat", "--overlay", overlay, "--buddy", here.endpoint), here)
+    warned = first.logs(r"level=warning .*--server, --buddy or --multicast.* buddy=(\S+)")
+    assert warned[1].decode() == here.endpoint
+    second = start("cat", "--overlay", overlay, "--buddy", here.endpoint)
+    converse(first, second, here)
+    assert b"level=warning" not in b"".join(second.err.all)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
@@ -41,9 +45,12 @@ def test_two_are_each_others_buddy(start: Start, overlay: str, host: str) -> Non
     ends = [f"{host}:{free_port(host.strip('[]'))}" for _ in range(2)]
     first = start("cat", "--overlay", overlay, "--listen", ends[0], "--buddy", ends[1])
     here = first.joins()
+    first.logs("level=info event=.no buddy answers yet; this member founds the overlay")
     second = start("cat", "--overlay", overlay, "--listen", ends[1], "--buddy", ends[0])
     assert here.endpoint == ends[0]
     converse(first, second, here)
+    for process in (first, second):
+        assert b"level=warning" not in b"".join(process.err.all)
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0"])
@@ -196,6 +203,7 @@ def test_the_end_of_input_is_the_end_unless_count_or_linger_say_otherwise(cat: S
     assert leaving.ends() == 0
     # Fewer than asked for is not what was asked for.
     assert missing.ends() == 1
+    assert missing.err.all[-1] == b"opus-socket: error: 0 of 1 messages came"
     # What is sent while others come and go may be lost, so these are alone with the sender.
     counting = cat("--count", "1")
     counting.joins()
@@ -339,7 +347,7 @@ def test_a_port_in_use_is_one_line_and_2(cat: Start) -> None:
 def test_input_that_cannot_be_read_is_one_line_and_2(overlay: str) -> None:
     for_writing = os.open(os.devnull, os.O_WRONLY)
     done = subprocess.run(
-        [*COMMAND, "cat", "--overlay", overlay, "--log-level", "warning"],
+        [*COMMAND, "cat", "--overlay", overlay, "--log-level", "error"],
         stdin=for_writing,
         capture_output=True,
         timeout=TIMEOUT,

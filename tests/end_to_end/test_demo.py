@@ -84,7 +84,7 @@ def test_people_are_told_what_came_of_it(start: Start, file: Path) -> None:
         said[4],
     )
     assert said[-2:] == [
-        "demo: arrived: 2 of 2 MB",
+        "demo: arrived: 2,000 of 2,000 kB",
         "demo: verifying the SHA-256 of every member",
     ]
 
@@ -135,7 +135,7 @@ def test_a_picture_that_cannot_be_written_in_the_end_is_1_and_the_rest_is_told(
         (["/dev/null"], "is not a regular file"),
         (["file", "--svg", "nowhere/picture.svg"], "--svg = 'nowhere/picture.svg' cannot"),
         (["file", "--protocol", "unheard-of"], "no protocol 'unheard-of' is installed"),
-        (["file", "--members", "0"], "0 is not in the range"),
+        (["file", "--members", "0"], "'0' is not a whole number of at least 1"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_at_once(

@@ -71,6 +71,26 @@ def test_print_shows_receiver_source_and_bytes(start: Start, server: str, overla
     assert host.ends() == 0
 
 
+def test_the_founder_of_others_has_a_port_of_its_own_and_says_so(
+    start: Start, overlay: str
+) -> None:
+    arguments = ("--members", "3", "--listen", "127.0.0.1:0", "--seconds", "0")
+    host = start("host", "--overlay", overlay, *arguments)
+    ports = r"127\.0\.0\.1:\d+ \(the founder, which has a port of its own\), 127\.0\.0\.1:\d+$"
+    host.prints(rf"^3 members joined in [0-9.]+ s at {ports}")
+    assert host.ends() == 0
+
+
+def test_a_port_in_use_is_one_line_and_2(start: Start, overlay: str) -> None:
+    endpoint = f"127.0.0.1:{free_port()}"
+    arguments = ("host", "--overlay", overlay, "--listen", endpoint, "--members", "2")
+    start(*arguments).prints("^2 members joined")
+    process = start(*arguments)
+    process.logs("^opus-socket: error: .*it is in use")
+    assert process.ends() == 2
+    assert len(process.err.all) == 1
+
+
 def test_seconds_are_its_bound(start: Start, overlay: str) -> None:
     host = start("host", "--overlay", overlay, "--members", "2", "--seconds", "0")
     host.prints("^2 members joined")

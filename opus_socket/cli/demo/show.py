@@ -22,6 +22,7 @@ from opus_socket.cli.demo.run import SENDER, Outcome, Plan, Spectator
 
 MOST_ROWS = 64
 _WIDTH = 100
+_UNITS = (("MB", 1_000_000), ("kB", 1_000), ("bytes", 1))
 
 
 class Stages(Spectator):
@@ -37,6 +38,7 @@ class Stages(Spectator):
         self._say = say
         self._size = 0
         self._tenths = 0
+        self._said = ""
 
     def serving(self, server: str) -> None:
         """The rendezvous server listens."""
@@ -62,8 +64,10 @@ class Stages(Spectator):
 
     def received(self, size: int) -> None:
         """So many bytes have arrived, at all members together."""
-        if self._has_grown(size, self._size):
-            self._say(f"arrived: {_megabytes(size, self._size)}")
+        line = f"arrived: {_bytes(size, self._size)}"
+        if self._has_grown(size, self._size) and line != self._said:
+            self._said = line
+            self._say(line)
 
     def verifying(self) -> None:
         """Everything has arrived."""
@@ -125,7 +129,7 @@ class Bars(Spectator):
     def received(self, size: int) -> None:
         """So many bytes have arrived, at all members together."""
         assert self._sending is not None
-        figures = _megabytes(size, self._size)
+        figures = _bytes(size, self._size)
         self._progress.update(self._sending, completed=size, figures=figures)
 
 
@@ -247,8 +251,10 @@ def _without(outcome: Outcome) -> list[str]:
     return [f"member {n}" for n in outcome.joined if n not in outcome.delivered]
 
 
-def _megabytes(size: int, total: int) -> str:
-    return f"{size / 1e6:,.0f} of {total / 1e6:,.0f} MB"
+def _bytes(size: int, total: int) -> str:
+    """In the largest unit of which the total has ten at least."""
+    unit, one = next((u, one) for u, one in _UNITS if total >= 10 * one or one == 1)
+    return f"{size // one:,} of {total // one:,} {unit}"
 
 
 def _count(count: int, one: str, many: str = "") -> str:
