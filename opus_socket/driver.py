@@ -2,11 +2,12 @@
 
 Its one rule: one task, one wait, then work without waiting. Each turn hands every packet in hand
 to the machines, then wakes those whose deadline has come, then lets members of this process hand
-over to each other, then writes what is queued. Packets come before deadlines, so that a late
-driver does not look like a failure of others.
+over to each other, then writes what is queued. Packets come before deadlines that are up to half a
+second late, so that a late driver does not look like a failure of others, and a flood does not stop
+the clock. A turn that takes too long gives way to other tasks of the program.
 
     while True:
-        wait until a socket is ready or the next deadline      # the only await
+        wait until a socket is ready or the next deadline      # the only wait
         for each ready socket: machine.receive(...) or switch(...), perform the effects
         for each deadline that has come: machine.wake(...), perform the effects
         hand over inside the process, flush connections

@@ -85,7 +85,7 @@ def loaded(
 
 
 def test_defaults() -> None:
-    """The values of architecture 3 and 6, and of algorithms 23."""
+    """What an overlay socket does that was told nothing but its overlay."""
     assert LAB.key_attributes == ("socket", "node", "socket_adapter")
     assert LAB.socket == SocketConfig(
         hop_limit=1024,

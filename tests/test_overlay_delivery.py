@@ -1,4 +1,6 @@
-"""What applications send and receive, over every transport alike (architecture, sections 5, 10)."""
+"""What applications send and receive, over every transport alike (docs/architecture.md, "What is
+promised").
+"""
 
 from __future__ import annotations
 

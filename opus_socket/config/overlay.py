@@ -85,7 +85,9 @@ class OverlayConfig(Table):
         OverlayConfig(overlay_id="lab", rendezvous={"server": "127.0.0.1:8081"})
 
     Raises:
-        ConfigurationError: an unknown key, a wrong type, a value out of range.
+        ConfigurationError: a wrong type, a value out of range, an unknown key in a table.
+        TypeError: an argument that is none of these, as with any class; `from_mapping` takes names
+            from outside, and raises `ConfigurationError` for an unknown one.
     """
 
     overlay_id: str = field(

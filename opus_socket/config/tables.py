@@ -107,8 +107,9 @@ class SocketConfig(Table):
         "block",
         choices=("block", "drop", "evict"),
         meaning=(
-            "what a full output does: block leaves its input unread, drop discards at once, "
-            "evict closes the neighbor after evict_timeout"
+            "what a full output does: block pauses the routes that feed it, back to the sender; "
+            "drop discards what does not fit; evict does, too, and gives up a neighbor that takes "
+            "nothing for evict_timeout"
         ),
     )
     stall_timeout: float = setting(
@@ -124,7 +125,10 @@ class SocketConfig(Table):
         10.0,
         unit="seconds",
         minimum=0.001,
-        meaning="with evict: a neighbor whose output stays full for so long is closed",
+        meaning=(
+            "with evict: a neighbor whose full output takes no byte for so long is given up: its "
+            "route, if the other end has paused that, or else its connection"
+        ),
     )
     local_handover: bool = setting(
         True,

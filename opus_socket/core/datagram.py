@@ -1,8 +1,8 @@
 """The 16 bytes before every datagram's body.
 
 Its one rule: the header says who and for whom, and nothing of what: version u8 = 1, kind u8, seal
-u16, overlay tag u32, to-index u32, from-index u32, in network byte order (architecture, section
-7). A seal covers the body with these bytes as associated data.
+u16, overlay tag u32, to-index u32, from-index u32, in network byte order. A seal covers the body
+with these bytes as associated data.
 """
 
 from __future__ import annotations
