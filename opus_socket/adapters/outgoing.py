@@ -1,14 +1,15 @@
 """What waits to be written on one connection.
 
-Its one rule: control goes before data, data of one route stays in order, and a route that the
-other end has paused holds up no other. Bounds are kept by those who queue: an `Output` for each
-neighbor, `CONTROL_LIMIT` here for control records.
+Its one rule: control goes before data, data of one route stays in order, and no route holds up
+another: they take turns, a record each, and one that the other end has paused is left out until it
+is resumed. Both cost the same however much is queued. Bounds are kept by those who queue: an
+`Output` for each neighbor, `CONTROL_LIMIT` here for control records.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
 
 from attrs import define, field
 
@@ -35,6 +36,7 @@ class Chunk:
         size: of all pieces together.
         output: which has admitted it; None for control.
         frames: how many overlay messages it holds.
+        queued: whether it waits.
     """
 
     route: Route
@@ -43,6 +45,7 @@ class Chunk:
     size: int
     output: Output | None
     frames: int
+    queued: bool = True
 
     def own(self) -> None:
         """Copy whatever points into the read buffer, which the next read overwrites."""
@@ -56,17 +59,18 @@ class Outgoing:
 
     _control: deque[Chunk] = field(factory=deque, init=False)
     _control_size: int = field(default=0, init=False)
-    _data: deque[Chunk] = field(factory=deque, init=False)
+    _ready: OrderedDict[Route, deque[Chunk]] = field(factory=OrderedDict, init=False)
     _paused: dict[Route, deque[Chunk]] = field(factory=dict, init=False)
+    _views: list[Chunk] = field(factory=list, init=False)
 
     @property
     def empty(self) -> bool:
         """Whether nothing waits."""
-        return not (self._control or self._data or any(self._paused.values()))
+        return not (self._control or self._ready or any(self._paused.values()))
 
     def ready(self, data: bool) -> bool:
         """Whether something can be written now, with or without data."""
-        return bool(self._control or (data and self._data))
+        return bool(self._control or (data and self._ready))
 
     def add_control(self, route: Route, kind: Kind, body: bytes, *, always: bool = False) -> bool:
         """Queue a control record; False when there is no room for it.
@@ -84,24 +88,20 @@ class Outgoing:
 
     def add_data(self, chunk: Chunk) -> None:
         """Queue overlay messages."""
-        if self._paused and chunk.route in self._paused:
-            chunk.own()
+        if type(chunk.pieces) is not tuple:
+            self._views.append(chunk)
         self._add(chunk)
 
     def pause(self, route: Route) -> None:
         """Write no data of this route for now."""
-        if route in self._paused:
-            return
-        self.own_pieces()
-        data, self._data = self._data, deque()
-        self._paused[route] = deque()
-        for chunk in data:
-            self._add(chunk)
+        if route not in self._paused:
+            self._paused[route] = self._ready.pop(route, deque())
 
     def resume(self, route: Route) -> None:
         """Write data of this route again."""
-        self.own_pieces()
-        self._data.extend(self._paused.pop(route, ()))
+        queue = self._paused.pop(route, None)
+        if queue:
+            self._ready[route] = queue
 
     def is_paused(self, route: Route) -> bool:
         """Whether data of this route waits for the other end."""
@@ -109,10 +109,10 @@ class Outgoing:
 
     def discard(self, route: Route) -> list[Chunk]:
         """The data of a paused route, no longer queued here; the route stays paused."""
-        chunks = list(self._paused.get(route, ()))
-        if chunks:
-            self._paused[route].clear()
-        return chunks
+        if route not in self._paused:
+            return []
+        chunks, self._paused[route] = self._paused[route], deque()
+        return _taken(chunks)
 
     def take(self, data: bool) -> list[Chunk]:
         """The next chunks, which share one record; empty when none may be written.
@@ -124,49 +124,65 @@ class Outgoing:
             chunk = self._control.popleft()
             self._control_size -= chunk.size
             return [chunk]
-        queue = self._data
-        if not (data and queue):
+        if not (data and self._ready):
             return []
-        chunks = [queue.popleft()]
-        size, route = chunks[0].size, chunks[0].route
-        while queue and size < RECORD_SIZE and queue[0].route == route:
-            size += queue[0].size
-            chunks.append(queue.popleft())
-        return chunks
+        route, queue = next(iter(self._ready.items()))
+        chunks, size = [], 0
+        while queue and size < RECORD_SIZE:
+            chunk = queue.popleft()
+            size += chunk.size
+            chunks.append(chunk)
+        if queue:
+            self._ready.move_to_end(route)
+        else:
+            del self._ready[route]
+        return _taken(chunks)
 
     def take_all(self) -> list[Chunk]:
         """Everything that waits, paused or not, no longer queued here."""
-        chunks = [*self._control, *self._data]
-        for paused in self._paused.values():
-            chunks += paused
-            paused.clear()
+        chunks = [*self._control]
+        for queue in (*self._ready.values(), *self._paused.values()):
+            chunks += queue
         self._control.clear()
-        self._data.clear()
+        self._ready.clear()
+        self._paused = {route: deque() for route in self._paused}
         self._control_size = 0
-        return chunks
+        return _taken(chunks)
 
     def adopt(self, chunks: Sequence[Chunk]) -> None:
         """Queue chunks of another connection to the same endpoint."""
-        self.own_pieces()
         for chunk in chunks:
             chunk.own()
+            chunk.queued = True
             self._add(chunk)
 
     def own_pieces(self) -> None:
-        """Copy whatever points into the read buffer. Of the queued chunks the newest may."""
-        for chunk in reversed(self._data):
-            if type(chunk.pieces) is tuple:
-                break
-            chunk.own()
+        """Copy whatever still points into the read buffer."""
+        for chunk in self._views:
+            if chunk.queued:
+                chunk.own()
+        self._views.clear()
 
     def _add(self, chunk: Chunk) -> None:
-        if chunk.kind is Kind.OVERLAY:
-            self._paused.get(chunk.route, self._data).append(chunk)
-        else:
+        if chunk.kind is not Kind.OVERLAY:
             self._control.append(chunk)
             self._control_size += chunk.size
+            return
+        queue = self._paused.get(chunk.route) if self._paused else None
+        if queue is None:
+            queue = self._ready.get(chunk.route)
+        if queue is None:
+            queue = self._ready[chunk.route] = deque()
+        queue.append(chunk)
 
 
 def own(piece: Piece) -> Piece:
     """The same bytes, which the next read does not overwrite."""
     return bytes(piece) if type(piece) is memoryview else piece
+
+
+def _taken(chunks: Iterable[Chunk]) -> list[Chunk]:
+    taken = list(chunks)
+    for chunk in taken:
+        chunk.queued = False
+    return taken

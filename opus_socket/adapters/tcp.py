@@ -320,7 +320,7 @@ class Connection:
 
     def _regulated(self, route: Route, paused: bool) -> None:
         """The other end wants no data of a route for now, or wants it again."""
-        if route not in self._routes:
+        if route not in self._routes and not self._outgoing.is_paused(route):
             self.host.refuse("pause_of_nothing", route.tag)
         elif paused:
             self._outgoing.pause(route)

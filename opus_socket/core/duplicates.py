@@ -5,31 +5,40 @@ mode, source address or path, so that every loop ends at the first member that i
 
 A sequence number is a lane (16 bits) and a count (48 bits). A sender gives each pair of delivery
 mode and traffic class its own lane, because these overtake each other: they take different trees
-and different queues. Counted together, a burst of one would push another's delayed messages out
-of the window, and they would be dropped as if they were duplicates.
+and different queues.
 
-Each lane has a window: the highest sequence seen, and which of the 4,096 up to it. Messages
-come in runs of consecutive sequences, so windows take whole runs.
+Messages come in runs of consecutive sequences, so a lane is known by the highest sequence seen and
+the gaps below it. However long a link holds messages back that others have overtaken, they are one
+gap, and new when they come. Of more than 256 gaps the oldest count as seen.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 
 from attrs import define, field
 
-WIDTH = 4096
-"""How far a message may be overtaken by later ones of its lane."""
+MAX_GAPS = 256
+"""How many gaps of a lane are remembered."""
 
 LANE_SHIFT = 48
-_SEEN = (1 << WIDTH) - 1
 
 
 @define(eq=False)
 class _Window:
+    """What of one lane was seen.
+
+    Attributes:
+        highest: the highest sequence seen.
+        gaps: where gaps below it start and stop, in turn, ascending: a sequence was not seen if
+            an odd number of these are not above it.
+        used: when it was last asked, in seconds.
+    """
+
     highest: int
-    bits: int
+    gaps: list[int]
     used: float
 
 
@@ -61,8 +70,7 @@ class DuplicateWindows:
             now: seconds.
 
         Returns:
-            Pairs (index into the run, how many from there are new), in order. A message further
-            behind than the window is wide counts as seen.
+            Pairs (index into the run, how many from there are new), in order.
         """
         lane = first >> LANE_SHIFT
         if first + count > lane + 1 << LANE_SHIFT:
@@ -71,12 +79,14 @@ class DuplicateWindows:
         window = self._windows.get(key)
         if window is None:
             self._forget(now)
-            window = self._windows[key] = _Window(first - 1, 0, now)
+            begin = lane << LANE_SHIFT
+            gaps = [begin, first] if first > begin else []
+            window = self._windows[key] = _Window(first - 1, gaps, now)
         else:
             self._windows.move_to_end(key)
             window.used = now
         if first > window.highest:
-            _advance(window, first + count - 1, count)
+            _advance(window, first, count)
             return ((0, count),)
         return _accept_overlapping(window, first, count)
 
@@ -99,34 +109,53 @@ class DuplicateWindows:
             del self._windows[key]
 
 
-def _advance(window: _Window, last: int, count: int) -> None:
-    """Move the window up to `last`, the newest `count` of it being seen."""
-    ahead = last - window.highest
-    # A hostile sequence may be 2**64 ahead: shift only by what the window can hold.
-    kept = window.bits << ahead if ahead < WIDTH else 0
-    window.bits = (kept | (1 << count) - 1) & _SEEN
-    window.highest = last
+def _advance(window: _Window, first: int, count: int) -> None:
+    """Take a run that is above everything seen."""
+    if first > window.highest + 1:
+        window.gaps += (window.highest + 1, first)
+        _limit(window.gaps)
+    window.highest = first + count - 1
 
 
 def _accept_overlapping(window: _Window, first: int, count: int) -> Sequence[tuple[int, int]]:
-    overlap = min(count, window.highest - first + 1)
-    floor = max(first, window.highest - WIDTH + 1)
-    known = first + overlap - floor
-    accepted: list[tuple[int, int]] = []
-    if known > 0:
-        shift = window.highest - (floor + known - 1)
-        mask = (1 << known) - 1
-        unseen = ~(window.bits >> shift) & mask
-        window.bits |= mask << shift
-        # The oldest sequence is the highest bit.
-        start = floor - first
-        if unseen == mask:
-            accepted.append((start, known))
-        elif unseen:
-            accepted.extend(
-                (start + index, 1) for index in range(known) if unseen >> (known - 1 - index) & 1
-            )
-    if count > overlap:
-        _advance(window, first + count - 1, count - overlap)
-        accepted.append((overlap, count - overlap))
+    """Take a run that begins at or below the highest sequence seen."""
+    above = window.highest + 1
+    filled = _fill(window.gaps, first, min(first + count, above))
+    accepted = [(start - first, stop - start) for start, stop in filled]
+    if first + count > above:
+        beyond = first + count - above
+        window.highest += beyond
+        accepted.append((above - first, beyond))
     return accepted
+
+
+def _fill(gaps: list[int], first: int, stop: int) -> list[tuple[int, int]]:
+    """Take what lies between two sequences out of the gaps; returns what that was, in order."""
+    low, high = bisect_right(gaps, first), bisect_left(gaps, stop)
+    cuts_first, cuts_last = low % 2 == 1, high % 2 == 1
+    edges = gaps[low:high]
+    if cuts_first:
+        edges.insert(0, first)
+    if cuts_last:
+        edges.append(stop)
+    if not edges:
+        return []
+    # What is left of the gaps at both ends; of a gap that is filled to its edge nothing is.
+    rest = []
+    if cuts_first:
+        if gaps[low - 1] < first:
+            rest.append(first)
+        else:
+            low -= 1
+    if cuts_last:
+        if stop < gaps[high]:
+            rest.append(stop)
+        else:
+            high += 1
+    gaps[low:high] = rest
+    _limit(gaps)
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _limit(gaps: list[int]) -> None:
+    del gaps[: max(0, len(gaps) - 2 * MAX_GAPS)]
