@@ -75,6 +75,7 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a verb, and turn what leaves it into an exit status."""
+        _open_closed_streams()
         try:
             try:
                 result: object = super().invoke(ctx)
@@ -84,6 +85,15 @@ class LazyGroup(click.Group):
                 sys.stdout.flush()
         except (OverlayError, KeyboardInterrupt, OSError, BaseExceptionGroup) as error:
             ctx.exit(_report(error, ctx.meta.get(ORIGINS, {})))
+
+
+def _open_closed_streams() -> None:
+    """Give standard streams that were closed somewhere to go, so that no socket takes their place
+    and nothing fails because it has a word to say.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for good
 
 
 @click.group(

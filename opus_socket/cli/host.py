@@ -104,8 +104,14 @@ class _Hosting:
                 nursery.cancel_scope.cancel()
             finally:
                 if self.joined:
-                    _log.info(f"received {self.received} messages")
+                    _log.info(f"received {self.received} messages", dropped=self._dropped)
         return 0
+
+    @property
+    def _dropped(self) -> int:
+        """Messages that members had to drop because somebody took nothing or had no room."""
+        flows = [flow for sock in self.joined for flow in sock.statistics().flows]
+        return sum(flow.dropped for flow in flows)
 
     async def _live(
         self, sock: OverlaySocket, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

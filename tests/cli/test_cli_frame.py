@@ -168,6 +168,19 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     assert (process.returncode, errors) == (1, "")
 
 
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_streams_are_no_trouble(closed: str, tmp_path: Path) -> None:
+    """What a verb has to say to nobody is lost, and nothing else."""
+    dump = tmp_path / "dump"
+    verb = f"simulate --nodes 3 --dump {dump}"
+    command = f"{sys.executable} -m opus_socket.cli {verb} {closed}"
+    ended = subprocess.run(["/bin/sh", "-c", command], capture_output=True, timeout=60, check=False)
+    assert ended.returncode == 0
+    assert b"Traceback" not in ended.stderr
+    assert bool(ended.stdout) is ("1>" not in closed)
+    assert len(json.loads(dump.read_text())["members"]) == 3
+
+
 def test_logs_go_to_standard_error_also_before_a_verb_knows_better(
     verb: Callable[[Body], None],
 ) -> None:
