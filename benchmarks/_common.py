@@ -10,7 +10,7 @@ import json
 import resource
 from collections.abc import Awaitable, Callable, Sequence
 from statistics import median
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import trio
 from attrs import frozen
@@ -23,6 +23,13 @@ _DESCRIPTORS_BESIDES = 64
 
 class MeasurementError(Exception):
     """What was to be measured did not come about; the text says why."""
+
+
+class Side(Protocol):
+    """What can be measured: an overlay, the bare program, or a peer."""
+
+    async def measure(self, batches: Sequence[Sequence[bytes]]) -> float:
+        """Seconds until every receiver has got all messages."""
 
 
 def run(program: Callable[[], Awaitable[Result]]) -> Result:
@@ -53,6 +60,7 @@ class Measurement:
         values: one a run.
         beside: what else was measured, or the goal that was set.
         beside_values: its values in the same unit, one a run too, or a goal.
+        note: what the reader must know of that to compare fairly; most need none.
     """
 
     workload: str
@@ -62,6 +70,7 @@ class Measurement:
     values: Sequence[float]
     beside: str
     beside_values: Sequence[float]
+    note: str = ""
 
     @property
     def ratio(self) -> float:
@@ -74,7 +83,7 @@ class Measurement:
         return median(value / beside for value, beside in pairs)
 
     def as_json(self) -> str:
-        """One object on one line."""
+        """One object on one line; `note` is there only where there is one."""
         return json.dumps(
             {
                 "workload": self.workload,
@@ -92,6 +101,7 @@ class Measurement:
                 "beside_max": _rounded(max(self.beside_values)),
                 "ratio": _rounded(self.ratio),
             }
+            | ({"note": self.note} if self.note else {})
         )
 
 
@@ -101,6 +111,7 @@ class Printer:
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
         self._kept: list[Measurement] = []
+        self._skipped: dict[str, str] = {}
 
     def add(self, measurement: Measurement) -> None:
         """A measurement was made."""
@@ -108,6 +119,14 @@ class Printer:
             print(measurement.as_json(), flush=True)
         else:
             self._kept.append(measurement)
+
+    def skip(self, what: str, reason: str) -> None:
+        """Something cannot be measured here; that is said once."""
+        if what in self._skipped:
+            return
+        self._skipped[what] = reason
+        if self._as_json:
+            print(json.dumps({"skipped": what, "reason": reason}), flush=True)
 
     def finish(self) -> None:
         """That was all."""
@@ -130,7 +149,13 @@ class Printer:
                 _shown(median(each.beside_values)),
                 f"{each.ratio:.2f}",
             )
-        Console(width=130).print(table)
+        console = Console(width=130, highlight=False)
+        console.print(table)
+        notes = {(each.workload, each.beside): each.note for each in self._kept if each.note}
+        for (workload, beside), note in notes.items():
+            console.print(f"{workload} beside {beside}: {note}")
+        for what, reason in self._skipped.items():
+            console.print(f"skipped {what}: {reason}")
 
 
 def allow_descriptors(count: int) -> None:

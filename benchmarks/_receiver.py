@@ -1,13 +1,14 @@
 """The second process of a benchmark: receives what the first one sends.
 
 Its one rule: it does what it is told on standard input, one JSON value a line, and says so on
-standard output. First `{"overlay": SERVER}` or `{"bare": PORT}`; then, for each run, how many
-messages are to come. It answers `true` when it is ready, and for each run the clock's reading when
-all had come.
+standard output. First `{"overlay": SERVER}`, `{"bare": PORT}` or the endpoint of a peer; then, for
+each run, how many messages are to come. It answers `true` when it is ready, and for each run the
+clock's reading when all had come.
 """
 
 from __future__ import annotations
 
+import functools
 import socket
 import sys
 import time
@@ -16,6 +17,8 @@ from collections.abc import Awaitable, Callable
 import trio
 from _bare import Receiver, tune
 from _overlay import receive, tcp_config
+from _peer import Receiver as PeerReceiver
+from _peer import load
 
 from opus_socket import open_overlay_socket
 from opus_socket.cli.pipes import JsonReader, JsonWriter
@@ -38,8 +41,18 @@ async def main() -> None:
             source = socket.create_connection(("127.0.0.1", port))
             with tune(source):
                 await serve(reader, writer, Receiver(source, ()).receive)
+        case {"peer": str(module), "endpoint": str(endpoint)}:
+            with load(module).open_receiver(endpoint) as receiver:
+                await serve(reader, writer, functools.partial(receive_all, receiver))
         case other:
             raise SystemExit(f"not understood: {other}")
+
+
+async def receive_all(receiver: PeerReceiver, count: int) -> None:
+    """Receive so many messages of a peer, which has a loop and threads of its own: this process has
+    nothing else to do meanwhile.
+    """
+    receiver.receive(count)
 
 
 async def serve(

@@ -24,7 +24,7 @@ from attrs import frozen
 from opus_socket import open_overlay_socket
 from opus_socket.cli.pipes import JsonReader, JsonWriter
 
-_PROGRAM = Path(__file__).with_name("_receiver.py")
+_FOLDER = Path(__file__).parent
 
 
 @frozen
@@ -56,7 +56,7 @@ async def open_overlay(server: object) -> AsyncIterator[Remote]:
     """A member here, whose one neighbor is in another process."""
     async with (
         open_overlay_socket(tcp_config(SENDER, server)) as member,
-        _open_receiver({"overlay": str(server)}) as (reader, writer),
+        open_program("_receiver.py", {"overlay": str(server)}) as (reader, writer),
     ):
         await member.join()
         await anext(reader)
@@ -69,20 +69,20 @@ async def open_bare() -> AsyncIterator[Remote]:
     """A connection to a bare receiver in another process."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        async with _open_receiver({"bare": port}) as (reader, writer):
+        async with open_program("_receiver.py", {"bare": port}) as (reader, writer):
             await anext(reader)
             with tune(listener.accept()[0]) as connection:
                 yield Remote(functools.partial(send_batch, (connection,)), reader, writer)
 
 
 @asynccontextmanager
-async def _open_receiver(task: object) -> AsyncIterator[tuple[JsonReader, JsonWriter]]:
-    """The process, told what to do."""
+async def open_program(name: str, task: object) -> AsyncIterator[tuple[JsonReader, JsonWriter]]:
+    """A process of the program with that file name, told what to do: its output and its input."""
     async with trio.open_nursery() as nursery:
         process = await nursery.start(
             functools.partial(
                 trio.run_process,
-                [sys.executable, str(_PROGRAM)],
+                [sys.executable, str(_FOLDER / name)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )

@@ -5,7 +5,7 @@ count when `receive_batch` has returned them. Every overlay socket has an endpoi
 nothing is handed over inside the process (`socket_per_node = true`, `local_handover = false`), so
 each link is a TCP connection over loopback. Every member gets every message.
 
-    python benchmarks/throughput.py [--json] [--size 1024 ...] [--workload chain ...]
+    python benchmarks/throughput.py [--json] [--size 1024 ...] [--workload chain ...] [--peers]
 
 - `point_to_point`: one sender, one receiver, in one process;
 - `two_processes`: the same, the receiver in a process of its own;
@@ -15,7 +15,8 @@ each link is a TCP connection over loopback. Every member gets every message.
 The bare program, measured in turn with it, has the same connections and does as little as can be
 done: length-prefixed frames, one read of up to 64 KiB into a reused buffer, everything passed on
 by one write, and one object a message. Values are thousand messages a second at each receiver; at
-1 KiB we want at least 0.4 of the bare program's.
+1 KiB we want at least 0.4 of the bare program's. With `--peers`, other systems are measured in turn
+with them, where they can do the same; a note says what each of them does and does not do.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ import argparse
 import functools
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import trio
 from _bare import Bare
-from _common import Measurement, MeasurementError, Printer, run
+from _common import Measurement, MeasurementError, Printer, Side, run
 from _overlay import Overlay, form, open_server, tcp_config
+from _peers import open_peers
 from _remote import open_bare, open_overlay
 
 from opus_socket import open_host
@@ -47,13 +48,6 @@ MIDDLE = 1000
 FIRST_BATCHES = 8
 SHORTEST_RUN = 0.05
 RUN_TIMEOUT = 60.0
-
-
-class Side(Protocol):
-    """What can be measured: an overlay, or the bare program."""
-
-    async def measure(self, batches: Sequence[Sequence[bytes]]) -> float:
-        """Seconds until every receiver has got all messages."""
 
 
 Sides = AbstractAsyncContextManager[tuple[Side, Side]]
@@ -115,31 +109,55 @@ def main() -> None:
     parser.add_argument("--size", nargs="+", type=int, default=SIZES, help="bytes of a payload")
     parser.add_argument("--runs", type=int, default=5, help="of each, in turn (5)")
     parser.add_argument("--seconds", type=float, default=0.5, help="of a run, about (0.5)")
+    parser.add_argument("--peers", action="store_true", help="other systems beside it, too")
     parser.add_argument("--json", action="store_true", help="one object a measurement")
     given = parser.parse_args()
     configure_logging(LoggingConfig(level="warning"))
     printer = Printer(given.json)
     run(
         functools.partial(
-            measure_all, printer, given.workload, given.size, given.runs, given.seconds
+            measure_all,
+            printer,
+            given.workload,
+            given.size,
+            given.runs,
+            given.seconds,
+            peers=given.peers,
         )
     )
     printer.finish()
 
 
 async def measure_all(
-    printer: Printer, workloads: Sequence[str], sizes: Sequence[int], runs: int, seconds: float
+    printer: Printer,
+    workloads: Sequence[str],
+    sizes: Sequence[int],
+    runs: int,
+    seconds: float,
+    *,
+    peers: bool,
 ) -> None:
-    """Measure each workload with each size."""
+    """Measure each workload with each size, with or without the peers."""
     async with open_server() as server:
         for name in workloads:
             members, opened = WORKLOADS[name]
-            async with opened(server) as sides:
+            async with AsyncExitStack() as stack:
+                sides = list(await stack.enter_async_context(opened(server)))
+                notes = {"bare Trio": ""}
+                if peers:
+                    for peer in await stack.enter_async_context(
+                        open_peers(name, members - 1, printer.skip)
+                    ):
+                        sides.append(peer.side)
+                        notes[peer.name] = peer.note
                 for size in sizes:
-                    ours, bare = await compare(sides, bytes(size), runs, seconds)
-                    printer.add(
-                        Measurement(name, size, members, "k messages/s", ours, "bare Trio", bare)
-                    )
+                    ours, *others = await compare(sides, bytes(size), runs, seconds)
+                    for (beside, note), rates in zip(notes.items(), others, strict=True):
+                        printer.add(
+                            Measurement(
+                                name, size, members, "k messages/s", ours, beside, rates, note
+                            )
+                        )
 
 
 async def compare(

@@ -36,9 +36,12 @@ def measure(launch: Launch, *arguments: str) -> list[dict[str, object]]:
     program, *options = arguments
     running = launch(sys.executable, str(BENCHMARKS / program), "--json", *options)
     assert running.ends() == 0, running.err.all
-    found = [json.loads(line) for line in running.out.all]
+    lines = [json.loads(line) for line in running.out.all]
+    found = [line for line in lines if line.keys() != {"skipped", "reason"}]
     for measurement in found:
-        assert {key: type(value) for key, value in measurement.items()} == CONTRACT
+        types = {key: type(value) for key, value in measurement.items()}
+        assert types.pop("note", str) is str
+        assert types == CONTRACT
         assert measurement["min"] <= measurement["median"] <= measurement["max"]
         assert measurement["value"] == measurement["median"]
         assert measurement["beside_median"] > 0
@@ -65,6 +68,27 @@ def test_throughput_is_measured_for_each_workload(launch: Launch) -> None:
         (name, members, size) for name, members in workloads.items() for size in (64, 1024)
     ]
     assert all(each["unit"] == "k messages/s" for each in found)
+
+
+def test_round_trips_are_measured_beside_a_raw_connection(launch: Launch) -> None:
+    found = measure(launch, "latency.py", "--runs", "1", "--trips", "20")
+    raw = [each for each in found if each["beside"] == "raw Trio"]
+    assert [(each["workload"], each["size"], each["unit"]) for each in raw] == [
+        ("round_trip", 64, "us"),
+        ("round_trip_p99", 64, "us"),
+    ]
+    assert raw[0]["value"] <= raw[1]["value"]  # type: ignore[operator]
+
+
+def test_each_peer_is_measured_or_skipped_with_a_reason(launch: Launch) -> None:
+    options = ("--workload", "point_to_point", "--size", "64", "--runs", "1", "--seconds", "0.01")
+    program = str(BENCHMARKS / "throughput.py")
+    running = launch(sys.executable, program, "--json", "--peers", *options)
+    assert running.ends() == 0, running.err.all
+    lines = [json.loads(line) for line in running.out.all]
+    measured = [line["beside"] for line in lines if line.get("note")]
+    skipped = [line["skipped"] for line in lines if line.get("reason")]
+    assert sorted(measured + skipped) == ["Zenoh", "ZeroMQ"]
 
 
 def test_people_get_a_table(launch: Launch) -> None:

@@ -1,0 +1,196 @@
+"""Round trips over real TCP between two processes, beside a raw Trio echo and ZeroMQ.
+
+Its one rule: one message is under way at a time, from the call that sends it until the answer is
+in the application's hands. Nothing is handed over inside a process (`local_handover = false`).
+
+    python benchmarks/latency.py [--json] [--size 64] [--runs 5] [--trips 2000]
+
+`round_trip` is the median of a run's trips, `round_trip_p99` the 99th percentile, in microseconds;
+a ratio under 1 means that an overlay socket is faster. Measured in turn with it: a Trio program
+that has a connection and nothing else, and ZeroMQ's REQ and REP, which block, without Trio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from statistics import median, quantiles
+
+import trio
+from _common import Measurement, MeasurementError, Printer, run
+from _overlay import open_server, tcp_config, wait_exact
+from _receiver import RECEIVER, SENDER
+from _remote import open_program
+from attrs import frozen
+
+from opus_socket import open_overlay_socket
+from opus_socket.cli.pipes import JsonReader, JsonWriter
+from opus_socket.config import LoggingConfig
+from opus_socket.core.addresses import LogicalAddress
+from opus_socket.logs import configure_logging
+
+RUN_TIMEOUT = 60.0
+WARM_UP = 200
+BLOCKING = "REQ/REP; no relays; calls that block, no event loop; an I/O thread in each process"
+
+
+@frozen
+class Echo:
+    """A program here, and the one that sends back.
+
+    Attributes:
+        trips: makes so many round trips; the seconds of each.
+        reader, writer: the other process's standard output and input.
+    """
+
+    trips: Callable[[int], Awaitable[list[float]]]
+    reader: JsonReader
+    writer: JsonWriter
+
+    async def measure(self, count: int) -> list[float]:
+        """The microseconds of so many round trips.
+
+        Raises:
+            MeasurementError: an answer did not come.
+        """
+        with trio.move_on_after(RUN_TIMEOUT):
+            await self.writer.write(count)
+            taken = await self.trips(count)
+            await anext(self.reader)
+            return [seconds * 1e6 for seconds in taken]
+        raise MeasurementError(f"{count} round trips took more than {RUN_TIMEOUT:g} s")
+
+
+async def timed(count: int, trip: Callable[[], Awaitable[None]]) -> list[float]:
+    """The seconds of each of so many trips."""
+    taken: list[float] = []
+    for _ in range(count):
+        started = time.perf_counter()
+        await trip()
+        taken.append(time.perf_counter() - started)
+    return taken
+
+
+@asynccontextmanager
+async def open_overlay(server: str, payload: bytes) -> AsyncIterator[Echo]:
+    """Two members of an overlay."""
+    async with (
+        open_overlay_socket(tcp_config(SENDER, server)) as member,
+        open_program("_echo.py", {"overlay": server}) as (reader, writer),
+    ):
+        await member.join()
+        await anext(reader)
+        await wait_exact([member], {SENDER: [RECEIVER]})
+        other = LogicalAddress(RECEIVER)
+
+        async def trip() -> None:
+            await member.send(other, payload)
+            await member.receive()
+
+        yield Echo(functools.partial(timed, trip=trip), reader, writer)
+
+
+@asynccontextmanager
+async def open_raw(payload: bytes) -> AsyncIterator[Echo]:
+    """Two ends of a connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        task = {"raw": listener.getsockname()[1], "size": len(payload)}
+        async with open_program("_echo.py", task) as (reader, writer):
+            await anext(reader)
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(listener.accept()[0]))
+
+            async def trip() -> None:
+                await stream.send_all(payload)
+                missing = len(payload)
+                while missing:
+                    missing -= len(await stream.receive_some(missing))
+
+            async with stream:
+                yield Echo(functools.partial(timed, trip=trip), reader, writer)
+
+
+@asynccontextmanager
+async def open_zeromq(payload: bytes) -> AsyncIterator[Echo]:
+    """A REQ and a REP.
+
+    Raises:
+        ImportError: ZeroMQ is not installed.
+    """
+    from _zeromq import open_asking
+
+    with open_asking() as asking:
+
+        def block(count: int) -> list[float]:
+            taken: list[float] = []
+            for _ in range(count):
+                started = time.perf_counter()
+                asking.ask(payload)
+                taken.append(time.perf_counter() - started)
+            return taken
+
+        async def trips(count: int) -> list[float]:
+            return await trio.to_thread.run_sync(block, count)
+
+        async with open_program("_echo.py", {"zeromq": asking.endpoint}) as (reader, writer):
+            await anext(reader)
+            yield Echo(trips, reader, writer)
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--size", nargs="+", type=int, default=[64], help="bytes of a payload (64)")
+    parser.add_argument("--runs", type=int, default=5, help="of each, in turn (5)")
+    parser.add_argument("--trips", type=int, default=2000, help="of a run, 2 or more (2000)")
+    parser.add_argument("--json", action="store_true", help="one object a measurement")
+    given = parser.parse_args()
+    if given.trips < 2:
+        parser.error(f"--trips {given.trips}: a percentile needs 2 or more")
+    configure_logging(LoggingConfig(level="warning"))
+    printer = Printer(given.json)
+    for size in given.size:
+        run(functools.partial(measure, printer, size, given.runs, given.trips))
+    printer.finish()
+
+
+async def measure(printer: Printer, size: int, runs: int, trips: int) -> None:
+    """Measure payloads of one size."""
+    payload = bytes(size)
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(open_server())
+        ours = await stack.enter_async_context(open_overlay(server, payload))
+        others = {"raw Trio": await stack.enter_async_context(open_raw(payload))}
+        try:
+            others["ZeroMQ"] = await stack.enter_async_context(open_zeromq(payload))
+        except ImportError as error:
+            printer.skip("ZeroMQ", f"{error}: pip install 'opus-socket[peers]'")
+        found = await take_turns([ours, *others.values()], runs, trips)
+    for name, of in (("round_trip", median), ("round_trip_p99", percentile_99)):
+        first, *rest = ([of(taken) for taken in each] for each in found)
+        for beside, values in zip(others, rest, strict=True):
+            note = BLOCKING if beside == "ZeroMQ" else ""
+            printer.add(Measurement(name, size, 2, "us", first, beside, values, note))
+
+
+async def take_turns(sides: Sequence[Echo], runs: int, trips: int) -> list[list[list[float]]]:
+    """The microseconds of each trip of each run of each side, run by run in turn."""
+    for side in sides:
+        await side.measure(WARM_UP)
+    found: list[list[list[float]]] = [[] for _ in sides]
+    for _ in range(runs):
+        for side, taken in zip(sides, found, strict=True):
+            taken.append(await side.measure(trips))
+    return found
+
+
+def percentile_99(values: Sequence[float]) -> float:
+    """What 99 of 100 values are no greater than."""
+    return quantiles(values, n=100, method="inclusive")[-1]
+
+
+if __name__ == "__main__":
+    main()
