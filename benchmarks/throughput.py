@@ -13,7 +13,7 @@ each link is a TCP connection over loopback. Every member gets every message.
 - `chain`: 32 members on a line, each of which passes on what its neighbor sends.
 
 The bare program, measured in turn with it, has the same connections and does as little as can be
-done: length-prefixed frames, one read of up to 64 KiB into a reused buffer, everything passed on
+done: length-prefixed frames, one read of up to 256 KiB into a reused buffer, everything passed on
 by one write, and one object a message. Values are thousand messages a second at each receiver; at
 1 KiB we want at least 0.4 of the bare program's. With `--peers`, other systems are measured in turn
 with them, where they can do the same; a note says what each of them does and does not do.
