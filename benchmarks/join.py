@@ -83,7 +83,8 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for a run (120)")
     parser.add_argument("--json", action="store_true", help="one object a measurement")
     given = parser.parse_args()
-    configure_logging(LoggingConfig(level="warning"))
+    # Of ten thousand that join at once some have to wait for the server, and say so.
+    configure_logging(LoggingConfig(level="error"))
     if not given.shared:
         allow_descriptors(given.members)
     heartbeat = given.heartbeat or (1.0 if given.members < SLOW_FROM else 5.0)
