@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import zmq
 from _peer import TIMEOUT
@@ -127,32 +127,31 @@ def open_group(receivers: int) -> Iterator[Group]:
         yield Group(sender.socket, [each.socket for each in below], poller)
 
 
-@contextmanager
-def open_sender() -> Iterator[Socket]:
+def open_sender() -> AbstractContextManager[Socket]:
     """A PUSH."""
-    with _context() as context:
-        yield _bound(context, zmq.PUSH)
+    return _open(zmq.PUSH)
 
 
-@contextmanager
-def open_receiver(endpoint: str) -> Iterator[Socket]:
+def open_receiver(endpoint: str) -> AbstractContextManager[Socket]:
     """A PULL."""
-    with _context() as context:
-        yield _connected(context, zmq.PULL, endpoint)
+    return _open(zmq.PULL, endpoint)
 
 
-@contextmanager
-def open_asking() -> Iterator[Socket]:
+def open_asking() -> AbstractContextManager[Socket]:
     """A REQ."""
-    with _context() as context:
-        yield _bound(context, zmq.REQ)
+    return _open(zmq.REQ)
+
+
+def open_answering(endpoint: str) -> AbstractContextManager[Socket]:
+    """A REP."""
+    return _open(zmq.REP, endpoint)
 
 
 @contextmanager
-def open_answering(endpoint: str) -> Iterator[Socket]:
-    """A REP."""
+def _open(kind: int, endpoint: str = "") -> Iterator[Socket]:
+    """A socket that is connected to an endpoint, or bound where none is given."""
     with _context() as context:
-        yield _connected(context, zmq.REP, endpoint)
+        yield _connected(context, kind, endpoint) if endpoint else _bound(context, kind)
 
 
 @contextmanager

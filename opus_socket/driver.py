@@ -26,10 +26,10 @@ from itertools import chain, count, tee
 import trio
 from attrs import define, field, frozen
 
+from opus_socket.adapters.address_cache import AddressCache
 from opus_socket.adapters.base import EVERY_INDEX, LONGEST_FRAME, READ_SIZE, Feeder, Route, Writer
 from opus_socket.adapters.flow import Output
 from opus_socket.adapters.local import LocalLink
-from opus_socket.adapters.places import Places
 from opus_socket.adapters.poller import Poller
 from opus_socket.adapters.pool import Place, TcpLink, TcpStatistics
 from opus_socket.adapters.udp import UdpLink, UdpPort, UdpStatistics
@@ -73,7 +73,7 @@ class Host:
 
     poller: Poller = field(factory=Poller)
     buffer: bytearray = field(factory=lambda: bytearray(READ_SIZE + LONGEST_FRAME))
-    places: Places = field(factory=Places, init=False)
+    address_cache: AddressCache = field(factory=AddressCache, init=False)
     members: dict[tuple[int, int], Member] = field(factory=dict, init=False)
     _clock: trio.abc.Clock = field(factory=trio.lowlevel.current_clock, init=False)
     _by_tag: dict[int, dict[int, Member]] = field(factory=dict, init=False)
@@ -321,13 +321,6 @@ class Host:
         """Raises `trio.ClosedResourceError` once it is closed."""
         if self._closed:
             raise trio.ClosedResourceError("this host is closed; open another one")
-
-    @property
-    def idle(self) -> bool:
-        """Whether everything queued has been handed to the system."""
-        return not self._feeders and all(
-            port.tcp is None or port.tcp.idle for port in self._ports.values()
-        )
 
     @property
     def quiet(self) -> bool:

@@ -13,6 +13,7 @@ import socket
 import trio
 from attrs import frozen
 
+from opus_socket.adapters.base import closed_on_failure
 from opus_socket.adapters.flow import FlowSettings, Overflow
 from opus_socket.adapters.inbox import Inbox
 from opus_socket.adapters.pool import TcpPort, listen
@@ -276,15 +277,10 @@ def _bind_both(
 def _bind_once(
     address: str, number: int, with_udp: bool, with_tcp: bool
 ) -> tuple[socket.socket | None, socket.socket | None]:
-    tcp = listen(address, number) if with_tcp else None
-    if tcp is not None:
-        number = tcp.getsockname()[1]
-    try:
-        return (bind(address, number) if with_udp else None), tcp
-    except BaseException:
-        if tcp is not None:
-            tcp.close()
-        raise
+    if not with_tcp:
+        return (bind(address, number) if with_udp else None), None
+    with closed_on_failure(listen(address, number)) as tcp:
+        return (bind(address, tcp.getsockname()[1]) if with_udp else None), tcp
 
 
 def _interface(config: OverlayConfig, address: str, group: tuple[str, int]) -> str:

@@ -114,6 +114,7 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
             if self._join_error is not None:
                 raise self._join_error
         except BaseException:
+            # Cancelled, too: whoever does not join leaves nothing running.
             if self._member is member:
                 self._stop(member)
             raise

@@ -14,9 +14,9 @@ from itertools import count
 
 from attrs import define, field
 
+from opus_socket.adapters.address_cache import AddressCache
 from opus_socket.adapters.base import LONGEST_FRAME, READ_SIZE, Feeder, Route, Writer
 from opus_socket.adapters.flow import FlowSettings, Output
-from opus_socket.adapters.places import Places
 from opus_socket.adapters.poller import Poller
 from opus_socket.adapters.pool import PoolSettings, TcpPort, listen
 from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress, Use
@@ -53,7 +53,7 @@ class Board:
     digests: dict[int, bytes] = field(factory=lambda: {TAG: DIGEST})
     poller: Poller = field(factory=Poller)
     buffer: bytearray = field(factory=lambda: bytearray(READ_SIZE + LONGEST_FRAME))
-    places: Places = field(factory=Places)
+    address_cache: AddressCache = field(factory=AddressCache)
     messages: list[tuple[Route, Kind, bytes, Contact]] = field(factory=list)
     frames_in: list[tuple[Route, bytes, Contact]] = field(factory=list)
     refused: Counter[str] = field(factory=Counter)

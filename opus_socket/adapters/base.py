@@ -7,11 +7,13 @@ cannot go is counted, and the machines above repeat what must not get lost.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
+from opus_socket.adapters.address_cache import AddressCache
 from opus_socket.adapters.flow import Output
-from opus_socket.adapters.places import Places
 from opus_socket.adapters.poller import Poller
 from opus_socket.core.addresses import Contact
 from opus_socket.core.dispatch import Piece
@@ -62,7 +64,7 @@ class Switchboard(Protocol):
     poller: Poller
     buffer: bytearray
     """Where every read goes; its content is gone with the next read."""
-    places: Places
+    address_cache: AddressCache
 
     def now(self) -> float:
         """Seconds, monotonic."""
@@ -120,6 +122,18 @@ class Link(Protocol):
 
     def close(self) -> None:
         """The neighbor is none any more."""
+
+
+@contextmanager
+def closed_on_failure(sock: socket.socket) -> Iterator[socket.socket]:
+    """Close a socket if it cannot be set up. For whatever reason, because nobody else has it yet
+    who could close it.
+    """
+    try:
+        yield sock
+    except BaseException:
+        sock.close()
+        raise
 
 
 def whole_frames(data: memoryview) -> tuple[int, str | None]:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from attrs import define, field, frozen
 
-from opus_socket.adapters.base import Route, Switchboard
+from opus_socket.adapters.base import Route, Switchboard, closed_on_failure
+from opus_socket.adapters.capacity import Capacity, descriptor_share
 from opus_socket.adapters.flow import FlowSettings, Output, attended_by_nobody
 from opus_socket.adapters.poller import READ
-from opus_socket.adapters.room import Room, descriptor_share
 from opus_socket.adapters.tcp import Connection, tune
 from opus_socket.core.addresses import Contact, Endpoint, Use
 from opus_socket.core.dispatch import Piece
@@ -116,7 +117,7 @@ class TcpPort:
     _held: dict[int, Connection] = field(factory=dict, init=False)
     _failures: dict[Place, tuple[float, float]] = field(factory=dict, init=False)
     _kept: Output = field(init=False)
-    _room: Room = field(init=False)
+    _capacity: Capacity = field(init=False)
     _finished: bool = field(default=False, init=False)
     _ticking: bool = field(default=False, init=False)
     _dialed: int = field(default=0, init=False)
@@ -126,7 +127,7 @@ class TcpPort:
     def __attrs_post_init__(self) -> None:
         self._kept = Output(None, FlowSettings(self.settings.kept), attended_by_nobody)
         limit = min(self.settings.connections, descriptor_share())
-        self._room = Room(self.host, limit, self.settings.useless_after)
+        self._capacity = Capacity(self.host, limit, self.settings.useless_after)
         self.host.poller.add(self.listener, READ, self._accept)
 
     def connection_to(self, contact: Contact) -> Connection | None:
@@ -144,11 +145,6 @@ class TcpPort:
         if connection is None:
             self._report(dial)
         return connection
-
-    @property
-    def idle(self) -> bool:
-        """Whether everything queued has been handed to the system."""
-        return all(connection.idle for connection in self._connections.values())
 
     @property
     def quiet(self) -> bool:
@@ -300,7 +296,8 @@ class TcpPort:
             if self.listener.fileno() < 0:
                 return
             try:
-                sock = _tuned(self.listener.accept()[0])
+                with closed_on_failure(self.listener.accept()[0]) as sock:
+                    tune(sock)
             except BlockingIOError:
                 return
             except ConnectionError:
@@ -308,7 +305,7 @@ class TcpPort:
             except OSError:
                 # Out of descriptors, most likely.
                 self.host.refuse("unaccepted")
-                if not self._room.make(self._connections.values()):
+                if not self._capacity.make_room(self._connections.values()):
                     self._listen_later()
                 return
             if not self._has_room():
@@ -329,10 +326,10 @@ class TcpPort:
             self._keep_watch()
 
     def _has_room(self) -> bool:
-        if len(self._connections) < self._room.limit:
+        if len(self._connections) < self._capacity.limit:
             return True
-        self._room.make(self._connections.values())
-        return len(self._connections) < self._room.limit and not self._finished
+        self._capacity.make_room(self._connections.values())
+        return len(self._connections) < self._capacity.limit and not self._finished
 
     def _listen_later(self) -> None:
         """Leave those waiting who connect, and look at them again in a while."""
@@ -420,18 +417,14 @@ def listen(host: str, port: int) -> socket.socket:
         OSError: as the system says it.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
+    with closed_on_failure(socket.socket(family, socket.SOCK_STREAM)) as sock:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((host, port))
         sock.listen(1024)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+        return sock
 
 
 def _connect(endpoint: Endpoint) -> socket.socket:
@@ -441,24 +434,11 @@ def _connect(endpoint: Endpoint) -> socket.socket:
         OSError: as the system says it.
     """
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-    sock = _tuned(socket.socket(family, socket.SOCK_STREAM))
-    try:
-        sock.connect(endpoint[:2])
-    except BlockingIOError:
-        pass
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _tuned(sock: socket.socket) -> socket.socket:
-    try:
+    with closed_on_failure(socket.socket(family, socket.SOCK_STREAM)) as sock:
         tune(sock)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+        with suppress(BlockingIOError):
+            sock.connect(endpoint[:2])
+        return sock
 
 
 def _comes_from(connection: Connection, remote: Endpoint) -> bool:

@@ -15,9 +15,15 @@ from contextlib import suppress
 
 from attrs import define, field, frozen
 
-from opus_socket.adapters.base import EVERY_INDEX, Route, Switchboard, split_frames
+from opus_socket.adapters.address_cache import Source
+from opus_socket.adapters.base import (
+    EVERY_INDEX,
+    Route,
+    Switchboard,
+    closed_on_failure,
+    split_frames,
+)
 from opus_socket.adapters.flow import Output
-from opus_socket.adapters.places import Source
 from opus_socket.adapters.poller import READ
 from opus_socket.adapters.seal import PlaintextSeal, Seal
 from opus_socket.core import datagram
@@ -102,7 +108,7 @@ class UdpPort:
 
     def target_of(self, to: Contact) -> Source | None:
         """Where datagrams for a contact go; None when none of its endpoints is for this socket."""
-        return self.host.places.target_of(to, self._v6)
+        return self.host.address_cache.target_of(to, self._v6)
 
     def statistics(self) -> UdpStatistics:
         """Figures so far."""
@@ -145,7 +151,7 @@ class UdpPort:
         whole = header if header[1:2] == _OVERLAY else data
         kind, seal, tag, to_index, from_index = datagram.unpack(whole)
         body = self.seal.open(seal, header, body)
-        sender = host.places.sender_at(source, from_index)
+        sender = host.address_cache.sender_at(source, from_index)
         route = Route(tag, EVERY_INDEX if self.group else to_index, from_index)
         if kind == Kind.OVERLAY:
             used, broken = host.frames(route, memoryview(bytearray(body)), sender, None)
@@ -196,17 +202,13 @@ def bind(host: str, port: int) -> socket.socket:
         OSError: as the system says it.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    try:
+    with closed_on_failure(socket.socket(family, socket.SOCK_DGRAM)) as sock:
         sock.setblocking(False)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         enlarge(sock)
         sock.bind((host, port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+        return sock
 
 
 def enlarge(sock: socket.socket) -> None:
@@ -230,8 +232,7 @@ def join_group(group: str, port: int, interface: str) -> socket.socket:
     """
     address = ipaddress.ip_address(group)
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    try:
+    with closed_on_failure(socket.socket(family, socket.SOCK_DGRAM)) as sock:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "SO_REUSEPORT"):
@@ -249,10 +250,7 @@ def join_group(group: str, port: int, interface: str) -> socket.socket:
                 socket.IPV6_JOIN_GROUP,
                 address.packed + struct.pack("@I", index),
             )
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+        return sock
 
 
 def send_to_group_from(sock: socket.socket, interface: str) -> None:

@@ -8,7 +8,9 @@ one line, never a traceback.
 The rooms: a module or package for each verb (`rendezvous`, `cat`, `host`, `demo`, `simulate`,
 `protocols`, `config`); `options` (the options that make a configuration, the same for every
 verb); `outputs` (files that options name); `streams`, `pipes` and `signals` (standard streams,
-lines of JSON, and being told to end, under Trio); `numbers` (those that options take).
+lines of JSON, and being told to end, under Trio); `numbers` (those that options take); `joining`
+(how long a join may take); `figures` (of a simulation, in words); `collector` (of garbage, where
+objects are many).
 """
 
 from __future__ import annotations

@@ -131,6 +131,7 @@ def _replace(path: str, found: os.stat_result | None, data: bytes) -> None:
             os.fsync(descriptor)
         os.replace(beside, path)
     except BaseException:
+        # Interrupted, too, it leaves nothing behind.
         with suppress(FileNotFoundError):
             os.unlink(beside)
         raise

@@ -1,7 +1,30 @@
 """The machines' common ground: everything an overlay does, with no I/O, clock or global chance.
 
-Addresses and contacts, messages and their codec, the interfaces of nodes and services, the
-neighborhood table, timers, the contact finder, measurement, the forwarding engine, and
-`OverlayCore`, which holds them together behind one set of inputs. Two drivers run it: the Trio
-host and the simulator. Nothing here imports Trio, sockets or clocks.
+Two drivers run `OverlayCore`, which holds all of it behind one set of inputs: the Trio host and the
+simulator. Nothing here imports Trio, sockets or clocks.
+
+What machines speak of:
+
+- `addresses`: logical addresses, endpoints, contacts, overlay IDs.
+- `effects`, `events`: what a step may ask for, and what an application is told.
+- `node`, `service`: the interfaces of protocols and of services.
+- `settings`, `setting_types`, `key_attributes`: values with unit, meaning and bounds, and those
+  that all members must agree on.
+
+What goes over the wire:
+
+- `wire`: protocol messages as bytes, and back. `datagram`: what stands before them.
+- `message`, `extensions`: overlay messages, and their extension headers.
+
+How members find and keep each other:
+
+- `contacts`: the contact finder. Its asking side: `search`, `correspondence`; its answering side:
+  `answering`, `cookies`; what they say: `rendezvous_messages`.
+- `neighborhood`, `timers`, `measurement`: who is heard, named deadlines, round-trip times.
+
+How overlay messages travel:
+
+- `engine`: the forwarding engine. It takes `runs` of frames, makes its own (`origin`), asks
+  `routes` and `duplicates`, reports `losses`, and returns a `dispatch`.
+- `overlay`: `OverlayCore`, one membership whole.
 """

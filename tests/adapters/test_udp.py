@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from board import ROUTE, TAG, Board, contact, frame, turn_until
-from opus_socket.adapters import places, udp
+from opus_socket.adapters import address_cache, udp
 from opus_socket.adapters.base import EVERY_INDEX, Route, split_frames
 from opus_socket.adapters.flow import Overflow
 from opus_socket.adapters.udp import UdpLink, UdpPort, bind, join_group, send_to_group_from
@@ -272,14 +272,14 @@ def test_the_error_of_an_earlier_datagram_is_passed_over(board: Board) -> None:
 
 def test_a_flood_of_senders_is_bounded(make_port: Ports, monkeypatch: pytest.MonkeyPatch) -> None:
     """Senders and targets are remembered for speed only, and no more of them than fit."""
-    monkeypatch.setattr(places, "MAX_KNOWN", 100)
+    monkeypatch.setattr(address_cache, "MAX_KNOWN", 100)
     port = make_port()
     for index in range(1000):
         data = datagram.HEADER.pack(1, Kind.PROTOCOL, 0, TAG, 1, index)
         raw(port, data)
         port.board.turn()
         port.udp.send(contact(port.endpoint, index=index), ROUTE, Kind.PROTOCOL, b"")
-    assert len(port.board.places) <= 200
+    assert len(port.board.address_cache) <= 200
 
 
 def interface_of_groups() -> str:

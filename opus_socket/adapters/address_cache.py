@@ -23,7 +23,7 @@ _Value = TypeVar("_Value")
 
 
 @define(eq=False, repr=False)
-class Places:
+class AddressCache:
     """What the UDP sockets of a host have learned."""
 
     _senders: dict[tuple[Source, int], Contact] = field(factory=dict, init=False)

@@ -12,11 +12,11 @@ import pytest
 from attrs import define
 
 from board import DIGEST, ROUTE, TAG, Board, contact, frame, turn_until
-from opus_socket.adapters import room
+from opus_socket.adapters import capacity
+from opus_socket.adapters.capacity import descriptor_share
 from opus_socket.adapters.flow import Overflow
 from opus_socket.adapters.pool import PoolSettings, TcpLink, TcpPort
 from opus_socket.adapters.records import open_record, record, route_bytes, select_record
-from opus_socket.adapters.room import descriptor_share
 from opus_socket.adapters.tcp import Connection
 from opus_socket.core.addresses import Endpoint
 from opus_socket.core.effects import Kind
@@ -240,13 +240,13 @@ def test_a_neighbor_that_made_room_dials_again(make_board: Boards, clients: Clie
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """One item for each connection that was looked at."""
     seen: list[object] = []
-    judge = room._is_useless
+    judge = capacity._is_useless
 
     def counted(connection: Connection, before: float) -> bool:
         seen.append(connection)
         return judge(connection, before)
 
-    monkeypatch.setattr(room, "_is_useless", counted)
+    monkeypatch.setattr(capacity, "_is_useless", counted)
     return seen
 
 
@@ -258,7 +258,7 @@ def test_a_flood_looks_seldom_when_nobody_makes_room(
         clients.connect(port)
     turn_until(lambda: board.refused["too_many_connections"] == 200, board)
     assert len(looks) == 40
-    board.advance(room.LOOK_AGAIN)
+    board.advance(capacity.LOOK_AGAIN)
     clients.connect(port)
     turn_until(lambda: board.refused["too_many_connections"] == 201, board)
     assert len(looks) == 80

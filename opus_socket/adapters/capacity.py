@@ -39,8 +39,8 @@ def descriptor_share() -> int:
 
 
 @define(eq=False, repr=False)
-class Room:
-    """The room that the connections of an endpoint have.
+class Capacity:
+    """How many connections an endpoint may have.
 
     Args:
         host: where it is counted what gave way.
@@ -53,7 +53,7 @@ class Room:
     patience: float
     _not_before: float = field(default=float("-inf"), init=False)
 
-    def make(self, connections: Iterable[Connection]) -> bool:
+    def make_room(self, connections: Iterable[Connection]) -> bool:
         """Let those give way that are of no use, if any; whether there is more room now.
 
         Nothing is lost here: nothing was queued, and what has come is read first, all but a part
