@@ -8,7 +8,8 @@ driver holds machines. The rooms, from the bottom up:
 - `config`, `registry`, `logs`: hypercast.toml as typed values; protocols found by entry point;
   logging.
 - `adapters` and `driver`: Trio; what carries packets, and the host that runs machines.
-- `member`, `opening`: what a host knows of each socket; how a configuration becomes sockets.
+- `member`, `links`, `opening`: what a host knows of each socket; its ways to its neighbors; how a
+  configuration becomes sockets.
 - `overlay_socket`, `overlay_host`, `subscription`, `pace`: what applications hold.
 - `rendezvous`: the server where members find each other.
 - `simulator`: the same machines on a virtual clock and a modelled network.

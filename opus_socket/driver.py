@@ -20,7 +20,6 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from itertools import chain, count, tee
 
 import trio
@@ -29,20 +28,19 @@ from attrs import define, field, frozen
 from opus_socket.adapters.address_cache import AddressCache
 from opus_socket.adapters.base import EVERY_INDEX, LONGEST_FRAME, READ_SIZE, Feeder, Route, Writer
 from opus_socket.adapters.flow import Output
-from opus_socket.adapters.local import LocalLink
 from opus_socket.adapters.poller import Poller
-from opus_socket.adapters.pool import Place, TcpLink, TcpStatistics
-from opus_socket.adapters.udp import UdpLink, UdpPort, UdpStatistics
+from opus_socket.adapters.pool import Place, TcpStatistics
+from opus_socket.adapters.udp import UdpPort, UdpStatistics
 from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint
 from opus_socket.core.dispatch import Dispatch
 from opus_socket.core.effects import Abort, Emit, Kind, Transmit, TransmitGroup
-from opus_socket.core.events import ContactFailed, Event, MessagesDropped, NeighborRemoved
+from opus_socket.core.events import ContactFailed, Event, NeighborRemoved
 from opus_socket.core.overlay import CoreEffects, Forward
-from opus_socket.member import Link, Member, Port
+from opus_socket.links import Links
+from opus_socket.member import Member, Port
 
 TURN_BUDGET = 0.002
 LATEST_WAKE = 0.5
-LOOK_AROUND = 0.25
 MAX_LOCAL_MESSAGES = 1 << 17
 
 
@@ -75,6 +73,7 @@ class Host:
     buffer: bytearray = field(factory=lambda: bytearray(READ_SIZE + LONGEST_FRAME))
     address_cache: AddressCache = field(factory=AddressCache, init=False)
     members: dict[tuple[int, int], Member] = field(factory=dict, init=False)
+    links: Links = field(init=False)
     _clock: trio.abc.Clock = field(factory=trio.lowlevel.current_clock, init=False)
     _by_tag: dict[int, dict[int, Member]] = field(factory=dict, init=False)
     _ports: dict[Place, Port] = field(factory=dict, init=False)
@@ -90,8 +89,10 @@ class Host:
     _turn_ended: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
     _writers: list[Writer] = field(factory=list, init=False)
     _sent_in: int = field(default=-1, init=False)
-    _looking: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.links = Links(self)
 
     # The loop
 
@@ -193,6 +194,10 @@ class Host:
         self.forward(member, dispatch, blockers)
         return dispatch.consumed, dispatch.broken
 
+    def is_here(self, contact: Contact) -> bool:
+        """Whether a contact is a member of this process."""
+        return contact.endpoints[0][:2] in self._ports
+
     def digest(self, tag: int) -> bytes | None:
         """The digest of the key attributes of an overlay that has members here."""
         members = self._by_tag.get(tag)
@@ -252,7 +257,7 @@ class Host:
         if not overlay:
             self._by_tag.pop(member.tag, None)
         for contact in list(member.links):
-            self._drop_link(member, contact)
+            self.links.drop(member, contact)
 
     def perform(self, member: Member, effects: CoreEffects) -> None:
         """Do what a core asks for, then note its next deadline."""
@@ -288,7 +293,7 @@ class Host:
                 cannot wait: then a closed output takes nothing.
         """
         for sent in dispatch.outputs:
-            link = member.links.get(sent.contact) or self._make_link(member, sent.contact)
+            link = member.links.get(sent.contact) or self.links.make(member, sent.contact)
             if blockers is None and link.output.closed:
                 link.output.lose(sent.frames, "overflow")
                 continue
@@ -372,7 +377,7 @@ class Host:
 
     def _transmit(self, member: Member, to: Contact, kind: Kind, body: bytes) -> None:
         route = Route(member.tag, to.index, member.index)
-        if member.local_handover and to.endpoints[0][:2] in self._ports:
+        if member.local_handover and self.is_here(to):
             if len(self._local_messages) < MAX_LOCAL_MESSAGES:
                 self._local_messages.append((route, kind, body, member.place))
                 self.wake()
@@ -387,20 +392,6 @@ class Host:
             self.refuse("unreachable")
         else:
             self.wake()
-
-    def _make_link(self, member: Member, contact: Contact) -> Link:
-        output = Output(contact.address, member.flow, self.look_soon)
-        route = Route(member.tag, contact.index, member.index)
-        link: Link
-        if member.local_handover and contact.endpoints[0][:2] in self._ports:
-            link = LocalLink(self, route, member.place, output)
-        elif member.port.tcp is not None:
-            link = TcpLink(self, member.port.tcp, contact, route, output)
-        else:
-            assert member.port.udp is not None, "a port has a socket for its socket adapter"
-            link = UdpLink(member.port.udp, contact, route, output, member.maximum_packet)
-        member.links[contact] = link
-        return link
 
     def _anyone(self, route: Route, sender: Contact) -> list[Member]:
         """Members for whom a message without an index is: all of them for the group's, one for an
@@ -429,44 +420,8 @@ class Host:
 
     def _tell(self, member: Member, event: Event) -> None:
         if isinstance(event, NeighborRemoved):
-            self._drop_link(member, event.contact)
+            self.links.drop(member, event.contact)
         member.publish(event)
-
-    def _drop_link(self, member: Member, contact: Contact) -> None:
-        """The neighbor is none any more. What is queued for it still goes, and nobody waits."""
-        link = member.links.pop(contact, None)
-        if link is not None:
-            _report(member, link.output)
-            # Nobody looks at it from time to time from now on.
-            link.output.attend = partial(_report, member, link.output)
-            link.output.open()
-            link.close()
-
-    def look_soon(self) -> None:
-        """Look for stalled outputs and unreported losses in a while."""
-        if not self._looking:
-            self._looking = True
-            self.call_at(self.now() + LOOK_AROUND, self._look_around)
-
-    def _look_around(self) -> None:
-        self._looking = False
-        now = self.now()
-        for member in list(self.members.values()):
-            for output in member.outputs():
-                if output.queued and output.overdue(now):
-                    link = next((k for k in member.links.values() if k.output is output), None)
-                    if link is not None:
-                        link.evict()
-                _report(member, output)
-                if output.needs_look:
-                    self.look_soon()
-
-
-def _report(member: Member, output: Output) -> None:
-    """Tell the application what an output has lost since it was last told."""
-    lost = output.unreported()
-    if lost:
-        member.publish(MessagesDropped(lost, output.reason, output.neighbor))
 
 
 def _is(member: Member, sender: Contact) -> bool:

@@ -468,7 +468,7 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
             self._stop(self._member)
 
     def _make_inbox(self, limit: int) -> Inbox:
-        return Inbox(Output(None, flow_settings(self.config, limit), self._host.look_soon))
+        return Inbox(Output(None, flow_settings(self.config, limit), self._host.links.look_soon))
 
     def _check_open(self) -> None:
         if self._closed:

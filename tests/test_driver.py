@@ -81,7 +81,7 @@ class Bench:
             local_handover=local,
             maximum_packet=16_384,
             group=None,
-            inbox=Inbox(Output(None, limits, self.host.look_soon)),
+            inbox=Inbox(Output(None, limits, self.host.links.look_soon)),
             place=Contact(None, 0, number, (port.endpoint,)),
         )
         self.events[number] = []

@@ -9,7 +9,8 @@ loop: they never wait, they are called when their sockets are ready.
 - `flow`: bounded outputs, their gates and what happens when they are full.
 - `udp`: datagrams, the multicast group, and overlay messages over UDP.
 - `address_cache`: who sends from where, for all UDP sockets of a host.
-- `tcp`, `records`: a connection, and what is read from it.
+- `tcp`, `records`, `record_reader`, `record_writer`: a connection, what its bytes are made of, and
+  how they are read and written.
 - `outgoing`, `backlog`: what waits to be written on a connection, and what came on it for outputs
   that are closed; a full output pauses its route and no other.
 - `pool`, `capacity`: the one connection of each pair of endpoints, and how many there may be.

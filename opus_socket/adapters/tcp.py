@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections import deque
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Protocol
 
 from attrs import define, field
@@ -23,26 +21,19 @@ from attrs import define, field
 from opus_socket.adapters.backlog import Backlogs
 from opus_socket.adapters.base import READ_SIZE, Route, Switchboard, split_frames
 from opus_socket.adapters.flow import FlowSettings, Intake, Output, attended_by_nobody
-from opus_socket.adapters.outgoing import RECORD_SIZE, Chunk, Outgoing, own
+from opus_socket.adapters.outgoing import Chunk, Outgoing
 from opus_socket.adapters.poller import READ, WRITE
-from opus_socket.adapters.records import (
-    RecordReader,
-    open_record,
-    record_head,
-    route_bytes,
-    select_record,
-)
+from opus_socket.adapters.record_reader import RecordReader
+from opus_socket.adapters.record_writer import RecordWriter
+from opus_socket.adapters.records import route_bytes
 from opus_socket.core.addresses import Endpoint
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
 from opus_socket.errors import RemoteProtocolError
 
 READS_PER_WAKE = 4
-PIECES_PER_WRITE = 64
 LONGEST_CHUNK = 1 << 22
-JOIN_BELOW = 1024
 KEPT = FlowSettings(limit=1 << 23)
-MAX_ROUTES = 1 << 16
 KERNEL_BUFFER = 1 << 17
 NOTSENT_LOWAT = 1 << 15
 _TCP_NOTSENT_LOWAT = 25
@@ -96,17 +87,12 @@ class Connection:
     held: bool = field(default=False, init=False)
     retiring: bool = field(default=False, init=False)
     received: int = field(default=0, init=False)
-    sent: int = field(default=0, init=False)
     used_at: float | None = field(default=None, init=False)
     _remote: Endpoint | None = field(default=None)
     _intake: Intake = field(init=False)
     _backlogs: Backlogs = field(init=False)
     _outgoing: Outgoing = field(factory=Outgoing, init=False)
-    _wire: deque[Piece] = field(factory=deque, init=False)
-    _spans: deque[tuple[Output | None, int, int]] = field(factory=deque, init=False)
-    _announced: dict[int, bytes] = field(factory=dict, init=False)
-    _selected: Route | None = field(default=None, init=False)
-    _routes: set[Route] = field(factory=set, init=False)
+    _writer: RecordWriter = field(init=False)
     _tail: bytes = field(default=b"", init=False)
     _watched: int = field(default=0, init=False)
     _shut: bool = field(default=False, init=False)
@@ -127,6 +113,7 @@ class Connection:
             lambda: self.owner.opened(self),
             self._regulated,
         )
+        self._writer = RecordWriter(self.host, self.local, self._outgoing)
         self._intake = Intake(self._watch)
         self._watch()
 
@@ -148,9 +135,14 @@ class Connection:
     # Writing
 
     @property
+    def sent(self) -> int:
+        """Bytes that the system has taken."""
+        return self._writer.sent
+
+    @property
     def idle(self) -> bool:
         """Whether everything queued has been handed to the system."""
-        return not self._wire and self._outgoing.empty
+        return not self._writer.pending and self._outgoing.empty
 
     def send_control(self, route: Route, kind: Kind, body: bytes) -> bool:
         """Queue a protocol, rendezvous or measurement message; False when there is no room."""
@@ -178,7 +170,7 @@ class Connection:
         if self.established and self.open:
             self._write()
         if self.open:
-            self._own_pieces()
+            self._writer.own_pieces()
             self._watch()
 
     def evict(self, route: Route) -> None:
@@ -222,23 +214,13 @@ class Connection:
             self.host.flush_later(self)
 
     def _write(self) -> None:
-        while True:
-            if not self._wire:
-                self._gather()
-                if not self._wire:
-                    break
-            batch = list(islice(self._wire, PIECES_PER_WRITE))
-            try:
-                sent = self.sock.sendmsg(batch)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                self.fail(str(error))
-                return
-            self.sent += sent
-            self._account(sent)
-            if not self._drop_written(sent):
-                break
+        try:
+            written = self._writer.write(self.sock, data=not self.held)
+        except OSError as error:
+            self.fail(str(error))
+            return
+        if written:
+            self.used_at = self.host.now()
         if self.retiring and self.idle and not self._shut:
             self._shut = True
             try:
@@ -246,81 +228,9 @@ class Connection:
             except OSError as error:
                 self.fail(str(error))
 
-    def _gather(self) -> None:
-        """Move as many chunks to the wire as go in one write, control first."""
-        size = 0
-        while len(self._wire) < PIECES_PER_WRITE and size < RECORD_SIZE:
-            chunks = self._outgoing.take(data=not self.held)
-            if not chunks:
-                return
-            size += self._put(chunks)
-
-    def _put(self, chunks: list[Chunk]) -> int:
-        """Put one record on the wire; its length."""
-        size = sum([chunk.size for chunk in chunks])
-        head = self._head(chunks[0].route, chunks[0].kind, size)
-        pieces = [head, *(piece for chunk in chunks for piece in chunk.pieces)]
-        if size < JOIN_BELOW * len(pieces):
-            pieces = [b"".join(pieces)]
-        self._wire.extend(pieces)
-        self._spans.append((None, len(head), 0))
-        self._spans.extend([(chunk.output, chunk.size, chunk.frames) for chunk in chunks])
-        return len(head) + size
-
-    def _head(self, route: Route, kind: Kind, size: int) -> bytes:
-        """What must stand before a body: introductions, selection, record header."""
-        if kind is Kind.PAUSE or kind is Kind.RESUME:
-            return record_head(kind, size)
-        head = b""
-        # The members here may have left, and others may have come.
-        digest = self.host.digest(route.tag) or b""
-        if self._announced.get(route.tag) != digest:
-            self._announced[route.tag] = digest
-            head += open_record(self.local, route.tag, digest)
-        if route != self._selected:
-            self._selected = route
-            if len(self._routes) >= MAX_ROUTES:
-                self._routes.clear()
-            self._routes.add(route)
-            head += select_record(route)
-        return head + record_head(kind, size)
-
-    def _account(self, sent: int) -> None:
-        now = self.used_at = self.host.now()
-        spans = self._spans
-        while sent:
-            output, size, frames = spans[0]
-            if sent < size:
-                spans[0] = (output, size - sent, frames)
-                size = sent
-            else:
-                spans.popleft()
-            sent -= size
-            if output is not None:
-                output.release(size, now)
-
-    def _drop_written(self, sent: int) -> bool:
-        """Forget what was written; whether everything of the batch was."""
-        wire = self._wire
-        while sent:
-            piece = wire[0]
-            if sent < len(piece):
-                wire[0] = bytes(piece[sent:])
-                return False
-            sent -= len(piece)
-            wire.popleft()
-        return True
-
-    def _own_pieces(self) -> None:
-        """Copy whatever points into the read buffer, which the next read overwrites."""
-        for position, piece in enumerate(self._wire):
-            if type(piece) is memoryview:
-                self._wire[position] = own(piece)
-        self._outgoing.own_pieces()
-
     def _regulated(self, route: Route, paused: bool) -> None:
         """The other end wants no data of a route for now, or wants it again."""
-        if route not in self._routes and not self._outgoing.is_paused(route):
+        if not self._writer.has_written(route) and not self._outgoing.is_paused(route):
             self.host.refuse("pause_of_nothing", route.tag)
         elif paused:
             self._outgoing.pause(route)
@@ -429,7 +339,7 @@ class Connection:
         if heir is not None:
             heir.adopt(self.take_back())
         now = self.host.now()
-        for output, size, frames in self._queued():
+        for output, size, frames in self._writer.take_back():
             if output is not None:
                 output.release(size, now)
                 output.lose(frames, lost)
@@ -440,19 +350,12 @@ class Connection:
         self.host.poller.remove(self.sock)
         self.sock.close()
 
-    def _queued(self) -> Iterator[tuple[Output | None, int, int]]:
-        """Everything that was not written, no longer queued."""
-        queued = [*self._spans, *((c.output, c.size, c.frames) for c in self._outgoing.take_all())]
-        self._spans.clear()
-        self._wire.clear()
-        return iter(queued)
-
     def _watch(self) -> None:
         """Tell the poller what this connection waits for now."""
         if not self.open:
             return
         wanted = 0
-        if not self.established or self._wire or self._outgoing.ready(data=not self.held):
+        if not self.established or self._writer.pending or self._outgoing.ready(data=not self.held):
             wanted |= WRITE
         if self.established and not self._intake.blocked and not self._ended:
             wanted |= READ

@@ -13,9 +13,8 @@ from board import DIGEST, ROUTE, TAG, Board, frame
 from opus_socket.adapters.backlog import Backlogs
 from opus_socket.adapters.base import READ_SIZE, Route
 from opus_socket.adapters.flow import Output
+from opus_socket.adapters.record_reader import MAX_OVERLAYS, RecordReader
 from opus_socket.adapters.records import (
-    MAX_OVERLAYS,
-    RecordReader,
     open_record,
     record,
     record_head,

@@ -1,0 +1,162 @@
+"""The records of a connection: what is read from it, taken apart.
+
+Its one rule: nothing is believed and nothing is kept. Of a record of overlay messages whole frames
+are handed on as they come, of an unknown one nothing; no other record is longer than a datagram's
+body. What breaks the protocol ends the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+
+from opus_socket.adapters.backlog import Backlogs
+from opus_socket.adapters.base import Route, Switchboard
+from opus_socket.adapters.flow import Output
+from opus_socket.adapters.records import HEAD_SIZE, VERSION, parse_route
+from opus_socket.core.addresses import WORD_MAX, Contact, Endpoint
+from opus_socket.core.effects import Kind
+from opus_socket.core.key_attributes import DIGEST_LENGTH
+from opus_socket.core.wire import MAX_BODY, decode_plain
+from opus_socket.errors import RemoteProtocolError
+
+MAX_OVERLAYS = 512
+"""How many overlays one connection may be opened for."""
+
+_KNOWN_KINDS = frozenset(int(kind) for kind in Kind)
+
+
+@define(eq=False, repr=False)
+class RecordReader:
+    """Takes what comes on one connection apart.
+
+    Args:
+        host: whom messages are handed to.
+        backlogs: whom frames are handed to.
+        remote: the endpoint at the other end; None until it has said so.
+        opened: called whenever an endpoint has introduced itself.
+        regulated: called with a route and whether the other end has paused it.
+
+    Attributes:
+        carried: set when a message was handed on; whoever looks at it clears it.
+    """
+
+    host: Switchboard
+    backlogs: Backlogs
+    remote: Endpoint | None
+    opened: Callable[[], None]
+    regulated: Callable[[Route, bool], None]
+    carried: bool = field(default=False, init=False)
+    _digests: dict[int, bytes] = field(factory=dict, init=False)
+    _route: Route | None = field(default=None, init=False)
+    _sender: Contact | None = field(default=None, init=False)
+    _left: int = field(default=0, init=False)
+    _skipping: bool = field(default=False, init=False)
+
+    def take(self, data: memoryview, blockers: list[Output]) -> int:
+        """Handle whole records and whole frames; the bytes that are done with.
+
+        Args:
+            data: what came, after what the last call was not done with.
+            blockers: outputs that must open before more is read are added to it.
+
+        Raises:
+            RemoteProtocolError: the other end breaks the protocol.
+        """
+        offset, total = 0, len(data)
+        while True:
+            if self._left:
+                available = min(self._left, total - offset)
+                if not available:
+                    return offset
+                used = self._take_part(data[offset : offset + available], blockers)
+                offset += used
+                self._left -= used
+                if used < available:
+                    return offset
+                continue
+            if total - offset < HEAD_SIZE:
+                return offset
+            head = int.from_bytes(data[offset : offset + HEAD_SIZE])
+            kind, length = head >> 24, head & 0xFFFFFF
+            if kind == Kind.OVERLAY or kind not in _KNOWN_KINDS:
+                offset += HEAD_SIZE
+                self._left = length
+                self._skipping = not self._wants(kind)
+                continue
+            if length > MAX_BODY:
+                raise RemoteProtocolError("oversize", f"a record of {length} bytes")
+            if total - offset - HEAD_SIZE < length:
+                return offset
+            offset += HEAD_SIZE
+            self._take_whole(Kind(kind), bytes(data[offset : offset + length]))
+            offset += length
+
+    def _wants(self, kind: int) -> bool:
+        """Whether the record that begins is overlay messages that may be handed on."""
+        if kind != Kind.OVERLAY:
+            self.host.refuse("unknown_kind")
+        elif self._route is None:
+            self.host.refuse("unselected")
+        elif self._agrees(self._route.tag):
+            return True
+        return False
+
+    def _agrees(self, tag: int) -> bool:
+        """Whether the other end has the key attributes that members here have."""
+        if self._digests.get(tag) == self.host.digest(tag):
+            return True
+        self.host.refuse("key_attributes", tag)
+        return False
+
+    def _take_part(self, data: memoryview, blockers: list[Output]) -> int:
+        """A part of a record of overlay messages, or of one that is skipped."""
+        if self._skipping or self._route is None or self._sender is None:
+            return len(data)
+        used, broken = self.backlogs.take(self._route, data, self._sender, blockers)
+        if broken is None and used < len(data) == self._left:
+            broken = "partial_frame"
+        if broken is not None:
+            raise RemoteProtocolError(broken, "in a record of overlay messages")
+        if used:
+            self.carried = True
+        return used
+
+    def _take_whole(self, kind: Kind, body: bytes) -> None:
+        if kind is Kind.OPEN:
+            self._take_open(body)
+        elif kind is Kind.SELECT:
+            self._take_select(body)
+        elif kind in (Kind.PAUSE, Kind.RESUME):
+            self.regulated(parse_route(body, "bad_pause"), kind is Kind.PAUSE)
+        elif self._route is None or self._sender is None:
+            self.host.refuse("unselected")
+        elif kind is not Kind.PROTOCOL or self._agrees(self._route.tag):
+            self.carried = True
+            self.host.message(self._route, kind, body, self._sender)
+
+    def _take_open(self, body: bytes) -> None:
+        match decode_plain(body):
+            case [int(version), bytes(wire), int(tag), bytes(digest), *_]:
+                if version != VERSION or version is True:
+                    raise RemoteProtocolError("bad_version", f"{version}, not {VERSION}")
+            case _:
+                raise RemoteProtocolError("bad_open", "not [version, endpoint, tag, digest]")
+        if not 0 <= tag <= WORD_MAX or len(digest) not in (0, DIGEST_LENGTH):
+            raise RemoteProtocolError("bad_open", "the tag or the digest")
+        remote = Endpoint.from_wire(wire)
+        if self.remote is None:
+            self.remote = remote
+        if tag not in self._digests and len(self._digests) >= MAX_OVERLAYS:
+            raise RemoteProtocolError("bad_open", f"more than {MAX_OVERLAYS} overlays")
+        # Most have what members here have: one object serves all of their connections.
+        ours = self.host.digest(tag)
+        self._digests[tag] = ours if ours == digest else digest
+        self.opened()
+
+    def _take_select(self, body: bytes) -> None:
+        if self.remote is None:
+            raise RemoteProtocolError("bad_select", "not opened")
+        self._route = parse_route(body, "bad_select")
+        self._sender = Contact(None, 0, self._route.from_index, (self.remote,))

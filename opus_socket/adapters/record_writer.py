@@ -1,0 +1,168 @@
+"""The records of a connection: what waits to be written, put together.
+
+Its one rule: as many records go in one write as it may have pieces, control first, and what is
+written is accounted for to the byte: each output gets its room back as soon as the system has
+taken its bytes. The counterpart of `record_reader`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+
+from attrs import define, field
+
+from opus_socket.adapters.base import Route, Switchboard
+from opus_socket.adapters.flow import Output
+from opus_socket.adapters.outgoing import RECORD_SIZE, Chunk, Outgoing, own
+from opus_socket.adapters.records import open_record, record_head, select_record
+from opus_socket.core.addresses import Endpoint
+from opus_socket.core.dispatch import Piece
+from opus_socket.core.effects import Kind
+
+PIECES_PER_WRITE = 64
+JOIN_BELOW = 1024
+MAX_ROUTES = 1 << 16
+
+Span = tuple[Output | None, int, int]
+"""Of which output the next bytes are, how many, and in how many messages."""
+
+
+@define(eq=False, repr=False)
+class RecordWriter:
+    """Writes what waits on one connection.
+
+    Args:
+        host: knows the overlays that have members here.
+        local: the endpoint that introduces itself.
+        outgoing: what waits.
+
+    Attributes:
+        sent: bytes that the system has taken.
+    """
+
+    host: Switchboard
+    local: Endpoint
+    outgoing: Outgoing
+    sent: int = field(default=0, init=False)
+    _wire: deque[Piece] = field(factory=deque, init=False)
+    _spans: deque[Span] = field(factory=deque, init=False)
+    _announced: dict[int, bytes] = field(factory=dict, init=False)
+    _selected: Route | None = field(default=None, init=False)
+    _routes: set[Route] = field(factory=set, init=False)
+
+    @property
+    def pending(self) -> bool:
+        """Whether a write has been begun and not been finished."""
+        return bool(self._wire)
+
+    def has_written(self, route: Route) -> bool:
+        """Whether data of a route has been written lately."""
+        return route in self._routes
+
+    def write(self, sock: socket.socket, data: bool) -> bool:
+        """Write what the system takes; whether it took anything.
+
+        Args:
+            sock: non-blocking and connected.
+            data: whether overlay messages may be written.
+
+        Raises:
+            OSError: the connection has failed.
+        """
+        before = self.sent
+        while True:
+            if not self._wire:
+                self._gather(data)
+                if not self._wire:
+                    break
+            try:
+                sent = sock.sendmsg(list(islice(self._wire, PIECES_PER_WRITE)))
+            except BlockingIOError:
+                break
+            self.sent += sent
+            self._account(sent)
+            if not self._drop_written(sent):
+                break
+        return self.sent > before
+
+    def own_pieces(self) -> None:
+        """Copy whatever points into the read buffer, which the next read overwrites."""
+        for position, piece in enumerate(self._wire):
+            if type(piece) is memoryview:
+                self._wire[position] = own(piece)
+        self.outgoing.own_pieces()
+
+    def take_back(self) -> Iterator[Span]:
+        """Everything that was not written, no longer queued."""
+        left = [*self._spans, *((c.output, c.size, c.frames) for c in self.outgoing.take_all())]
+        self._spans.clear()
+        self._wire.clear()
+        return iter(left)
+
+    def _gather(self, data: bool) -> None:
+        """Move as many chunks to the wire as go in one write, control first."""
+        size = 0
+        while len(self._wire) < PIECES_PER_WRITE and size < RECORD_SIZE:
+            chunks = self.outgoing.take(data)
+            if not chunks:
+                return
+            size += self._put(chunks)
+
+    def _put(self, chunks: list[Chunk]) -> int:
+        """Put one record on the wire; its length."""
+        size = sum([chunk.size for chunk in chunks])
+        head = self._head(chunks[0].route, chunks[0].kind, size)
+        pieces = [head, *(piece for chunk in chunks for piece in chunk.pieces)]
+        if size < JOIN_BELOW * len(pieces):
+            pieces = [b"".join(pieces)]
+        self._wire.extend(pieces)
+        self._spans.append((None, len(head), 0))
+        self._spans.extend([(chunk.output, chunk.size, chunk.frames) for chunk in chunks])
+        return len(head) + size
+
+    def _head(self, route: Route, kind: Kind, size: int) -> bytes:
+        """What must stand before a body: introductions, selection, record header."""
+        if kind is Kind.PAUSE or kind is Kind.RESUME:
+            return record_head(kind, size)
+        head = b""
+        # The members here may have left, and others may have come.
+        digest = self.host.digest(route.tag) or b""
+        if self._announced.get(route.tag) != digest:
+            self._announced[route.tag] = digest
+            head += open_record(self.local, route.tag, digest)
+        if route != self._selected:
+            self._selected = route
+            if len(self._routes) >= MAX_ROUTES:
+                self._routes.clear()
+            self._routes.add(route)
+            head += select_record(route)
+        return head + record_head(kind, size)
+
+    def _account(self, sent: int) -> None:
+        now = self.host.now()
+        spans = self._spans
+        while sent:
+            output, size, frames = spans[0]
+            if sent < size:
+                spans[0] = (output, size - sent, frames)
+                size = sent
+            else:
+                spans.popleft()
+            sent -= size
+            if output is not None:
+                output.release(size, now)
+
+    def _drop_written(self, sent: int) -> bool:
+        """Forget what was written; whether everything of the batch was."""
+        wire = self._wire
+        while sent:
+            piece = wire[0]
+            if sent < len(piece):
+                wire[0] = bytes(piece[sent:])
+                return False
+            sent -= len(piece)
+            wire.popleft()
+        return True

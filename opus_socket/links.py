@@ -1,0 +1,100 @@
+"""The ways of members to their neighbors: made when first needed, looked after, dropped.
+
+Its one rule: every bounded output of a member - a link to a neighbor, its receive buffer - is
+looked at from time to time while the time that passes matters to it, and what it has lost is told
+to the application once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Protocol
+
+from attrs import define, field
+
+from opus_socket.adapters.base import Route, Switchboard
+from opus_socket.adapters.flow import Output
+from opus_socket.adapters.local import LocalLink
+from opus_socket.adapters.pool import TcpLink
+from opus_socket.adapters.udp import UdpLink
+from opus_socket.core.addresses import Contact
+from opus_socket.core.events import MessagesDropped
+from opus_socket.member import Link, Member
+
+LOOK_AROUND = 0.25
+"""Seconds between two looks at outputs."""
+
+
+class Home(Switchboard, Protocol):
+    """What this sees of the host."""
+
+    @property
+    def members(self) -> Mapping[tuple[int, int], Member]:
+        """All members, by tag and index."""
+
+    def is_here(self, contact: Contact) -> bool:
+        """Whether a contact is a member of this process."""
+
+
+@define(eq=False, repr=False)
+class Links:
+    """Makes and drops the links of a host's members.
+
+    Args:
+        home: the host.
+    """
+
+    home: Home
+    _looking: bool = field(default=False, init=False)
+
+    def make(self, member: Member, contact: Contact) -> Link:
+        """The link of a member to a contact: by hand-over, by TCP or by UDP."""
+        output = Output(contact.address, member.flow, self.look_soon)
+        route = Route(member.tag, contact.index, member.index)
+        link: Link
+        if member.local_handover and self.home.is_here(contact):
+            link = LocalLink(self.home, route, member.place, output)
+        elif member.port.tcp is not None:
+            link = TcpLink(self.home, member.port.tcp, contact, route, output)
+        else:
+            assert member.port.udp is not None, "a port has a socket for its socket adapter"
+            link = UdpLink(member.port.udp, contact, route, output, member.maximum_packet)
+        member.links[contact] = link
+        return link
+
+    def drop(self, member: Member, contact: Contact) -> None:
+        """The neighbor is none any more. What is queued for it still goes, and nobody waits."""
+        link = member.links.pop(contact, None)
+        if link is not None:
+            report(member, link.output)
+            # Nobody looks at it from time to time from now on.
+            link.output.attend = partial(report, member, link.output)
+            link.output.open()
+            link.close()
+
+    def look_soon(self) -> None:
+        """Look for stalled outputs and unreported losses in a while."""
+        if not self._looking:
+            self._looking = True
+            self.home.call_at(self.home.now() + LOOK_AROUND, self._look_around)
+
+    def _look_around(self) -> None:
+        self._looking = False
+        now = self.home.now()
+        for member in list(self.home.members.values()):
+            for output in member.outputs():
+                if output.queued and output.overdue(now):
+                    link = next((k for k in member.links.values() if k.output is output), None)
+                    if link is not None:
+                        link.evict()
+                report(member, output)
+                if output.needs_look:
+                    self.look_soon()
+
+
+def report(member: Member, output: Output) -> None:
+    """Tell the application what an output has lost since it was last told."""
+    lost = output.unreported()
+    if lost:
+        member.publish(MessagesDropped(lost, output.reason, output.neighbor))
