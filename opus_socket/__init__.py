@@ -10,7 +10,7 @@ driver holds machines. The rooms, from the bottom up:
 - `adapters` and `driver`: Trio; what carries packets, and the host that runs machines.
 - `member`, `links`, `opening`: what a host knows of each socket; its ways to its neighbors; how a
   configuration becomes sockets.
-- `overlay_socket`, `overlay_host`, `subscription`, `pace`: what applications hold.
+- `overlay_socket` on `membership`, `overlay_host`, `subscription`, `pace`: what applications hold.
 - `rendezvous`: the server where members find each other.
 - `simulator`: the same machines on a virtual clock and a modelled network.
 - `cli`: the command `opus-socket`.

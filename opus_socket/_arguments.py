@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from operator import index
 
 from opus_socket.core.addresses import LogicalAddress
+from opus_socket.core.message import MASK
 from opus_socket.core.node import ProtocolSpec
 from opus_socket.errors import LocalProtocolError
 
@@ -44,13 +45,31 @@ def check_maximum(call: str, maximum: int) -> int:
     Raises:
         LocalProtocolError: it is no whole number, or none of at least 1.
     """
-    try:
-        number = index(maximum)
-    except TypeError:
-        number = 0
-    if number < 1:
+    number = _whole(maximum)
+    if number is None or number < 1:
         raise LocalProtocolError(f"{call}({maximum!r}): a whole number of at least 1 is allowed")
     return number
+
+
+def check_traffic_class(traffic_class: int) -> int:
+    """The traffic class of a message.
+
+    Raises:
+        LocalProtocolError: it is no whole number from 0 to 255.
+    """
+    number = _whole(traffic_class)
+    if number is None or not 0 <= number <= MASK["traffic_class"]:
+        raise LocalProtocolError(
+            f"traffic_class {traffic_class!r}: 0 to {MASK['traffic_class']} are allowed"
+        )
+    return number
+
+
+def _whole(value: object) -> int | None:
+    try:
+        return index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def _own(payload: Payload) -> bytes:

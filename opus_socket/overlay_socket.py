@@ -13,37 +13,21 @@ changed nothing, and a message that was sent has been queued.
 
 from __future__ import annotations
 
-import secrets
-import time
-from collections.abc import Callable, Sequence
-from random import Random
-from weakref import WeakSet
+from collections.abc import Sequence
 
 import trio
-from attrs import define, field
 
-from opus_socket._arguments import Payload, check_address, check_maximum, check_payloads
-from opus_socket.adapters.flow import Intake, Output
-from opus_socket.adapters.inbox import Inbox
-from opus_socket.config import OverlayConfig
+from opus_socket._arguments import Payload, check_maximum
 from opus_socket.core.addresses import Contact, LogicalAddress
-from opus_socket.core.events import AddressChanged, ContactFailed, Event, Stable
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Mode
-from opus_socket.core.overlay import CoreSettings, OverlayCore
-from opus_socket.driver import Host
-from opus_socket.errors import JoinError, LocalProtocolError, NotJoinedError
-from opus_socket.logs import library_log
-from opus_socket.member import Member, Port, SocketStatistics, tell_nobody
-from opus_socket.opening import Meeting, flow_settings, make_member
-from opus_socket.pace import Pace
+from opus_socket.errors import LocalProtocolError, NotJoinedError
+from opus_socket.member import SocketStatistics
+from opus_socket.membership import Membership
 from opus_socket.subscription import EventSubscription
 
-_log = library_log()
 
-
-@define(eq=False, repr=False)
-class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
+class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
     """An endpoint of communication in an overlay network.
 
     Made by `open_overlay_socket` or `OverlayHost.open_socket`. Every call is safe to cancel.
@@ -51,34 +35,14 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
     without one, and otherwise only check for cancellation: a full checkpoint a call would cap
     Trio at some 0.3 million calls a second.
 
+    A message belongs to a traffic class, a number from 0 to 255: each class has queues of its own
+    on the whole way, and order holds within it. The calls that send take it by keyword.
+
     Attributes:
         config: as it was opened with.
     """
 
-    config: OverlayConfig
-    _host: Host
-    _settings: CoreSettings
-    _meeting: Meeting
-    _port: Port
-    _owns_port: bool
-    _rng: Random
-    _inbox: Inbox = field(init=False)
-    _member: Member | None = field(default=None, init=False)
-    _core: OverlayCore | None = field(default=None, init=False)
-    _joined: bool = field(default=False, init=False)
-    _closed: bool = field(default=False, init=False)
-    _settled: trio.Event = field(factory=trio.Event, init=False)
-    _join_error: JoinError | None = field(default=None, init=False)
-    _subscriptions: WeakSet[EventSubscription] = field(factory=WeakSet, init=False)
-    _events_lost: int = field(default=0, init=False)
-    _intake: Intake = field(init=False)
-    _news: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
-    _senders: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
-    _pace: Pace = field(factory=Pace, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._inbox = self._make_inbox(self.config.socket.receive_buffer)
-        self._intake = Intake(self._senders.unpark_all)
+    __slots__ = ()
 
     def __repr__(self) -> str:
         where = f"at {self.address}" if self._joined and not self._closed else "not joined"
@@ -175,7 +139,7 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
 
     # Sending
 
-    async def send_to_all(self, payload: Payload) -> None:
+    async def send_to_all(self, payload: Payload, *, traffic_class: int = 0) -> None:
         """Send to every other member (multicast along a tree embedded in the overlay).
 
         Returns when the message is queued, at once when there is no other member. Waits while
@@ -188,18 +152,35 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
             LocalProtocolError: the message is longer than the limit.
             trio.ClosedResourceError: the socket is closed.
         """
-        await self._send((payload,), Mode.MULTICAST, None)
+        await self._send((payload,), Mode.MULTICAST, None, traffic_class)
 
     sendToAll = send_to_all  # noqa: N815 - the published name of HyperCast's interface
     """The published name of `send_to_all`."""
 
-    async def send_batch(self, payloads: Sequence[Payload]) -> None:
-        """Send many messages to all at once: the fast way. Errors as `send_to_all`; either all
-        of them are queued or none is.
-        """
-        await self._send(payloads, Mode.MULTICAST, None)
+    async def send_batch(
+        self,
+        payloads: Sequence[Payload],
+        *,
+        to: LogicalAddress | None = None,
+        traffic_class: int = 0,
+    ) -> None:
+        """Send many messages at once: the fast way. Either all of them are queued or none is.
 
-    def send_to_all_nowait(self, payload: Payload) -> None:
+        Args:
+            payloads: one for each message.
+            to: the one member that gets them; all others do by default.
+            traffic_class: of each of them, 0..255.
+
+        Raises:
+            NotJoinedError, LocalProtocolError, trio.ClosedResourceError: as `send_to_all` and
+                `send`.
+        """
+        if to is None:
+            await self._send(payloads, Mode.MULTICAST, None, traffic_class)
+        else:
+            await self._send(payloads, Mode.UNICAST, self._check_address(to), traffic_class)
+
+    def send_to_all_nowait(self, payload: Payload, *, traffic_class: int = 0) -> None:
         """Send to all without waiting.
 
         Raises:
@@ -209,32 +190,38 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         self._check_joined()
         if self._intake.blocked:
             raise trio.WouldBlock
-        self._commit((payload,), Mode.MULTICAST, None, None)
+        self._commit((payload,), Mode.MULTICAST, None, traffic_class)
 
-    async def send(self, address: LogicalAddress, payload: Payload) -> None:
+    async def send(
+        self, address: LogicalAddress, payload: Payload, *, traffic_class: int = 0
+    ) -> None:
         """Send to one member, along the overlay. To the own address it is delivered here.
 
         Raises:
             LocalProtocolError: not an address of this protocol, or the message is too long.
             NotJoinedError, trio.ClosedResourceError: as `send_to_all`.
         """
-        await self._send((payload,), Mode.UNICAST, self._check_address(address))
+        await self._send((payload,), Mode.UNICAST, self._check_address(address), traffic_class)
 
-    async def send_flood(self, payload: Payload) -> None:
+    async def send_flood(self, payload: Payload, *, traffic_class: int = 0) -> None:
         """Send to every other member over every edge of the overlay; each gets it once."""
-        await self._send((payload,), Mode.FLOOD, None)
+        await self._send((payload,), Mode.FLOOD, None, traffic_class)
 
-    async def send_anycast(self, key: LogicalAddress, payload: Payload) -> None:
+    async def send_anycast(
+        self, key: LogicalAddress, payload: Payload, *, traffic_class: int = 0
+    ) -> None:
         """Send to one other member that is eligible for a key: with Delaunay, the one nearest to
         that point. Where that is this member nobody gets it (`MessageLost`). Errors as `send`.
         """
-        await self._send((payload,), Mode.ANYCAST, self._check_address(key))
+        await self._send((payload,), Mode.ANYCAST, self._check_address(key), traffic_class)
 
-    async def send_to_neighbors(self, payload: Payload) -> None:
+    async def send_to_neighbors(self, payload: Payload, *, traffic_class: int = 0) -> None:
         """Send to each neighbor, and no further. Errors as `send_to_all`."""
-        await self._send_next_to(lambda: self.neighbors, payload)
+        await self._send_next_to(lambda: self.neighbors, payload, traffic_class)
 
-    async def send_to_parent(self, root: LogicalAddress, payload: Payload) -> None:
+    async def send_to_parent(
+        self, root: LogicalAddress, payload: Payload, *, traffic_class: int = 0
+    ) -> None:
         """Send to the parent in the tree of a root, and no further; nobody at the root itself.
         Errors as `send`.
         """
@@ -244,12 +231,14 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
             parent = self.parent(root)
             return () if parent is None else (parent,)
 
-        await self._send_next_to(parents, payload)
+        await self._send_next_to(parents, payload, traffic_class)
 
-    async def send_to_children(self, root: LogicalAddress, payload: Payload) -> None:
+    async def send_to_children(
+        self, root: LogicalAddress, payload: Payload, *, traffic_class: int = 0
+    ) -> None:
         """Send to each child in the tree of a root, and no further. Errors as `send`."""
         root = self._check_address(root)
-        await self._send_next_to(lambda: self.children(root), payload)
+        await self._send_next_to(lambda: self.children(root), payload, traffic_class)
 
     # Receiving
 
@@ -347,140 +336,3 @@ class OverlaySocket(trio.abc.ReceiveChannel[OverlayMessage]):
         """
         member = self._check_joined()
         self._host.perform(member, member.core.set(name, value, self._host.now()))
-
-    # Inside
-
-    def _begin(self) -> Member:
-        index = self._host.next_index()
-        incarnation = time.time_ns() // 1_000_000 << 20 | secrets.randbits(20)
-        if self._core is not None:
-            # A clock may stand still between two stays, or be set back.
-            incarnation = max(incarnation, self._core.contact.incarnation + 1)
-        contact = Contact(None, incarnation, index, self._port.endpoints)
-        core = OverlayCore(self._settings, contact, Random(self._rng.getrandbits(64)))
-        self._settled, self._join_error = trio.Event(), None
-        self._inbox.closed = False
-        self._core = core
-        place = Contact(None, 0, index, (self._port.endpoint,))
-        self._member = member = make_member(
-            self.config, self._meeting, self._port, core, place, self._inbox
-        )
-        member.publish, member.aborted = self._publish, self._abort
-        self._host.admit(member)
-        self._host.perform(member, core.join(self._host.now()))
-        return member
-
-    def _stop(self, member: Member) -> None:
-        """Say goodbye; the core lingers in the host until it has nothing left to do."""
-        self._member, self._joined = None, False
-        member.leaving = True
-        member.publish, member.aborted = tell_nobody, tell_nobody
-        member.inbox = self._make_inbox(0)
-        self._host.perform(member, member.core.leave(self._host.now()))
-        self._host.flush()
-        if member.core.next_deadline == float("inf"):
-            self._host.dismiss(member)
-        self._inbox.close()
-        # Nobody looks after its bounds any more, so nobody may wait for it.
-        self._inbox.output.open()
-        self._settled.set()
-        self._news.unpark_all()
-        self._senders.unpark_all()
-
-    async def _drain(self, member: Member) -> None:
-        """Wait until the neighbors have taken what is queued for them."""
-        timeout = self.config.socket.stall_timeout
-        left = sum(link.output.queued for link in member.links.values())
-        deadline = self._host.now() + timeout
-        while left and self._host.now() < deadline:
-            with trio.move_on_at(deadline):
-                await self._host.wait_turn()
-            now_left = sum(link.output.queued for link in member.links.values())
-            if now_left < left:
-                left, deadline = now_left, self._host.now() + timeout
-
-    async def _send(
-        self, payloads: Sequence[Payload], mode: Mode, key: LogicalAddress | None
-    ) -> None:
-        await self._wait_to_send()
-        self._commit(payloads, mode, key, None)
-
-    async def _send_next_to(
-        self, choose: Callable[[], Sequence[LogicalAddress]], payload: Payload
-    ) -> None:
-        await self._wait_to_send()
-        for neighbor in choose():
-            self._commit((payload,), Mode.UNICAST, neighbor, 1)
-
-    async def _wait_to_send(self) -> None:
-        self._check_joined()
-        await self._pace.checkpoint(self._host.now())
-        while self._intake.blocked and self._joined:
-            await self._senders.park()
-        self._check_joined()
-
-    def _commit(
-        self,
-        payloads: Sequence[Payload],
-        mode: Mode,
-        key: LogicalAddress | None,
-        hop_limit: int | None,
-    ) -> None:
-        member = self._check_joined()
-        owned, now = check_payloads(payloads), self._host.now()
-        dispatch = member.core.originate(owned, mode, key, now, hop_limit=hop_limit)
-        blockers: list[Output] = []
-        self._host.forward(member, dispatch, blockers)
-        if blockers:
-            self._intake.wait_for(blockers)
-        self._host.flush_lone()
-
-    async def _wait_for_message(self) -> None:
-        if self.config.socket.read_timeout:
-            with trio.fail_after(self.config.socket.read_timeout):
-                await self._inbox.wait()
-        else:
-            await self._inbox.wait()
-
-    def _publish(self, event: Event) -> None:
-        if isinstance(event, Stable):
-            self._settled.set()
-            self._news.unpark_all()
-        elif isinstance(event, ContactFailed):
-            _log.warning(
-                "cannot reach a contact; trying again",
-                overlay_id=self.config.overlay_id,
-                endpoint=str(event.endpoint),
-                reason=event.reason,
-            )
-        elif isinstance(event, AddressChanged):
-            _log.info("the logical address changed", old=str(event.old), new=str(event.new))
-        if self._subscriptions:
-            for subscription in self._subscriptions:
-                if not subscription.put(event):
-                    self._events_lost += 1
-
-    def _abort(self, error: JoinError) -> None:
-        self._join_error = error
-        self._settled.set()
-        if self._joined and self._member is not None:
-            _log.error("the overlay refuses this member", error=str(error))
-            self._stop(self._member)
-
-    def _make_inbox(self, limit: int) -> Inbox:
-        return Inbox(Output(None, flow_settings(self.config, limit), self._host.links.look_soon))
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("this overlay socket is closed; open another one")
-
-    def _check_joined(self) -> Member:
-        self._check_open()
-        if not self._joined or self._member is None:
-            if self._join_error is None:
-                raise NotJoinedError("this needs membership; await join() first")
-            raise NotJoinedError("the overlay refused this member") from self._join_error
-        return self._member
-
-    def _check_address(self, address: LogicalAddress) -> LogicalAddress:
-        return check_address(self._settings.spec, address)

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from opus_socket import (
+    LocalProtocolError,
     LogicalAddress,
     MessageLost,
     Mode,
@@ -63,6 +64,43 @@ async def test_every_mode_delivers_to_whom_it_promises(transport: Settings) -> N
                 message = await receiver.receive()
                 assert (message.mode, message.payload) == (Mode.ANYCAST, b"to the nearest")
         await nothing_else(sockets)
+
+
+async def test_a_batch_for_one_member_comes_to_nobody_else(transport: Settings) -> None:
+    async with overlay(LINE, transport) as (_, sockets):
+        first, *_, last = sockets
+        payloads = [bytes((number,)) for number in range(50)]
+        await first.send_batch(payloads, to=last.address)
+        taken: list[bytes] = []
+        while len(taken) < len(payloads):
+            messages = await last.receive_batch()
+            assert {message.mode for message in messages} == {Mode.UNICAST}
+            taken += [message.payload for message in messages]
+        assert taken == payloads
+        await nothing_else(sockets)
+
+
+async def test_a_message_carries_its_traffic_class_all_the_way(transport: Settings) -> None:
+    async with overlay(LINE, transport) as (_, sockets):
+        first, second, *_, last = sockets
+        await first.send_to_all(b"", traffic_class=1)
+        await first.send_batch([b""], traffic_class=2)
+        await first.send(last.address, b"", traffic_class=3)
+        await first.send_flood(b"", traffic_class=255)
+        await first.send_anycast(last.address, b"", traffic_class=4)
+        classes = {(await last.receive()).traffic_class for _ in range(5)}
+        assert classes == {1, 2, 3, 4, 255}
+        await second.send_to_children(second.address, b"", traffic_class=7)
+        assert (await last.receive()).traffic_class == 7
+
+
+@pytest.mark.parametrize("wrong", [-1, 256, "1", None, 1.0])
+async def test_no_traffic_class_but_a_byte_is_taken(wrong: object) -> None:
+    async with overlay(LINE) as (_, [first, *_, last]):
+        with pytest.raises(LocalProtocolError, match=r"traffic_class.*0 to 255"):
+            await first.send_to_all(b"", traffic_class=wrong)  # type: ignore[arg-type]
+        await first.send_to_all(b"right")
+        assert (await last.receive()).payload == b"right"
 
 
 async def test_messages_of_one_hop_go_no_further(transport: Settings) -> None:

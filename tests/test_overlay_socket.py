@@ -283,7 +283,7 @@ async def test_a_member_that_comes_back_has_a_higher_incarnation(
 ) -> None:
     """Also when the clock is set back. To the others it is a new neighbor, at the same address."""
     clock = iter(range(2_000_000_000_000_000_000, 0, -10_000_000_000))
-    monkeypatch.setattr("opus_socket.overlay_socket.time.time_ns", lambda: next(clock))
+    monkeypatch.setattr("opus_socket.membership.time.time_ns", lambda: next(clock))
     async with overlay(LINE[:2]) as (host, (other, sock)):
         before = sock.contact
         await sock.leave()

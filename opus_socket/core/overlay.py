@@ -271,9 +271,12 @@ class OverlayCore:
         now: float,
         *,
         hop_limit: int | None = None,
+        traffic_class: int = 0,
     ) -> Dispatch:
         """The application sends: see `ForwardingEngine.originate`."""
-        return self.engine.originate(payloads, mode, key, now, hop_limit=hop_limit)
+        return self.engine.originate(
+            payloads, mode, key, now, hop_limit=hop_limit, traffic_class=traffic_class
+        )
 
     def serve(self, messages: Sequence[ForService], now: float) -> CoreEffects:
         """Hand a dispatch's `for_services` to the services that they are for."""

@@ -1,0 +1,214 @@
+"""The inner side of an overlay socket: its memberships, one after the other.
+
+Its one rule: a socket is a member once at a time. What a call may have to wait for it waits for
+before anything is committed, and what is committed is done without another wait.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from random import Random
+from weakref import WeakSet
+
+import trio
+from attrs import define, field
+
+from opus_socket._arguments import Payload, check_address, check_payloads, check_traffic_class
+from opus_socket.adapters.flow import Intake, Output
+from opus_socket.adapters.inbox import Inbox
+from opus_socket.config import OverlayConfig
+from opus_socket.core.addresses import Contact, LogicalAddress
+from opus_socket.core.events import AddressChanged, ContactFailed, Event, Stable
+from opus_socket.core.node import Mode
+from opus_socket.core.overlay import CoreSettings, OverlayCore
+from opus_socket.driver import Host
+from opus_socket.errors import JoinError, NotJoinedError
+from opus_socket.logs import library_log
+from opus_socket.member import Member, Port, tell_nobody
+from opus_socket.opening import Meeting, flow_settings, make_member
+from opus_socket.pace import Pace
+from opus_socket.subscription import EventSubscription
+
+_log = library_log()
+
+
+@define(eq=False, repr=False)
+class Membership:
+    """What an overlay socket has, and what its calls are made of.
+
+    Attributes:
+        config: as it was opened with.
+    """
+
+    config: OverlayConfig
+    _host: Host
+    _settings: CoreSettings
+    _meeting: Meeting
+    _port: Port
+    _owns_port: bool
+    _rng: Random
+    _inbox: Inbox = field(init=False)
+    _member: Member | None = field(default=None, init=False)
+    _core: OverlayCore | None = field(default=None, init=False)
+    _joined: bool = field(default=False, init=False)
+    _closed: bool = field(default=False, init=False)
+    _settled: trio.Event = field(factory=trio.Event, init=False)
+    _join_error: JoinError | None = field(default=None, init=False)
+    _subscriptions: WeakSet[EventSubscription] = field(factory=WeakSet, init=False)
+    _events_lost: int = field(default=0, init=False)
+    _intake: Intake = field(init=False)
+    _news: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
+    _senders: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
+    _pace: Pace = field(factory=Pace, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._inbox = self._make_inbox(self.config.socket.receive_buffer)
+        self._intake = Intake(self._senders.unpark_all)
+
+    def _begin(self) -> Member:
+        index = self._host.next_index()
+        incarnation = time.time_ns() // 1_000_000 << 20 | secrets.randbits(20)
+        if self._core is not None:
+            # A clock may stand still between two stays, or be set back.
+            incarnation = max(incarnation, self._core.contact.incarnation + 1)
+        contact = Contact(None, incarnation, index, self._port.endpoints)
+        core = OverlayCore(self._settings, contact, Random(self._rng.getrandbits(64)))
+        self._settled, self._join_error = trio.Event(), None
+        self._inbox.closed = False
+        self._core = core
+        place = Contact(None, 0, index, (self._port.endpoint,))
+        self._member = member = make_member(
+            self.config, self._meeting, self._port, core, place, self._inbox
+        )
+        member.publish, member.aborted = self._publish, self._abort
+        self._host.admit(member)
+        self._host.perform(member, core.join(self._host.now()))
+        return member
+
+    def _stop(self, member: Member) -> None:
+        """Say goodbye; the core lingers in the host until it has nothing left to do."""
+        self._member, self._joined = None, False
+        member.leaving = True
+        member.publish, member.aborted = tell_nobody, tell_nobody
+        member.inbox = self._make_inbox(0)
+        self._host.perform(member, member.core.leave(self._host.now()))
+        self._host.flush()
+        if member.core.next_deadline == float("inf"):
+            self._host.dismiss(member)
+        self._inbox.close()
+        # Nobody looks after its bounds any more, so nobody may wait for it.
+        self._inbox.output.open()
+        self._settled.set()
+        self._news.unpark_all()
+        self._senders.unpark_all()
+
+    async def _drain(self, member: Member) -> None:
+        """Wait until the neighbors have taken what is queued for them."""
+        timeout = self.config.socket.stall_timeout
+        left = sum(link.output.queued for link in member.links.values())
+        deadline = self._host.now() + timeout
+        while left and self._host.now() < deadline:
+            with trio.move_on_at(deadline):
+                await self._host.wait_turn()
+            now_left = sum(link.output.queued for link in member.links.values())
+            if now_left < left:
+                left, deadline = now_left, self._host.now() + timeout
+
+    async def _send(
+        self,
+        payloads: Sequence[Payload],
+        mode: Mode,
+        key: LogicalAddress | None,
+        traffic_class: int,
+    ) -> None:
+        await self._wait_to_send()
+        self._commit(payloads, mode, key, traffic_class)
+
+    async def _send_next_to(
+        self,
+        choose: Callable[[], Sequence[LogicalAddress]],
+        payload: Payload,
+        traffic_class: int,
+    ) -> None:
+        await self._wait_to_send()
+        for neighbor in choose():
+            self._commit((payload,), Mode.UNICAST, neighbor, traffic_class, hop_limit=1)
+
+    async def _wait_to_send(self) -> None:
+        self._check_joined()
+        await self._pace.checkpoint(self._host.now())
+        while self._intake.blocked and self._joined:
+            await self._senders.park()
+        self._check_joined()
+
+    def _commit(
+        self,
+        payloads: Sequence[Payload],
+        mode: Mode,
+        key: LogicalAddress | None,
+        traffic_class: int,
+        hop_limit: int | None = None,
+    ) -> None:
+        member = self._check_joined()
+        owned, number = check_payloads(payloads), check_traffic_class(traffic_class)
+        now = self._host.now()
+        dispatch = member.core.originate(
+            owned, mode, key, now, hop_limit=hop_limit, traffic_class=number
+        )
+        blockers: list[Output] = []
+        self._host.forward(member, dispatch, blockers)
+        if blockers:
+            self._intake.wait_for(blockers)
+        self._host.flush_lone()
+
+    async def _wait_for_message(self) -> None:
+        if self.config.socket.read_timeout:
+            with trio.fail_after(self.config.socket.read_timeout):
+                await self._inbox.wait()
+        else:
+            await self._inbox.wait()
+
+    def _publish(self, event: Event) -> None:
+        if isinstance(event, Stable):
+            self._settled.set()
+            self._news.unpark_all()
+        elif isinstance(event, ContactFailed):
+            _log.warning(
+                "cannot reach a contact; trying again",
+                overlay_id=self.config.overlay_id,
+                endpoint=str(event.endpoint),
+                reason=event.reason,
+            )
+        elif isinstance(event, AddressChanged):
+            _log.info("the logical address changed", old=str(event.old), new=str(event.new))
+        if self._subscriptions:
+            for subscription in self._subscriptions:
+                if not subscription.put(event):
+                    self._events_lost += 1
+
+    def _abort(self, error: JoinError) -> None:
+        self._join_error = error
+        self._settled.set()
+        if self._joined and self._member is not None:
+            _log.error("the overlay refuses this member", error=str(error))
+            self._stop(self._member)
+
+    def _make_inbox(self, limit: int) -> Inbox:
+        return Inbox(Output(None, flow_settings(self.config, limit), self._host.links.look_soon))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this overlay socket is closed; open another one")
+
+    def _check_joined(self) -> Member:
+        self._check_open()
+        if not self._joined or self._member is None:
+            if self._join_error is None:
+                raise NotJoinedError("this needs membership; await join() first")
+            raise NotJoinedError("the overlay refused this member") from self._join_error
+        return self._member
+
+    def _check_address(self, address: LogicalAddress) -> LogicalAddress:
+        return check_address(self._settings.spec, address)
