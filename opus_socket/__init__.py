@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from opus_socket.config import OverlayConfig
 from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress, OverlayID
+from opus_socket.core.effects import Quantity
 from opus_socket.core.events import (
     AddressChanged,
     ContactFailed,
@@ -33,7 +34,7 @@ from opus_socket.core.events import (
     Unstable,
 )
 from opus_socket.core.message import OverlayMessage
-from opus_socket.core.node import Mode
+from opus_socket.core.node import Measurement, Mode
 from opus_socket.errors import (
     AddressInUseError,
     ConfigurationError,
@@ -61,6 +62,7 @@ __all__ = [
     "JoinError",
     "LocalProtocolError",
     "LogicalAddress",
+    "Measurement",
     "MessageLost",
     "MessagesDropped",
     "Mode",
@@ -73,6 +75,7 @@ __all__ = [
     "OverlayID",
     "OverlayMessage",
     "OverlaySocket",
+    "Quantity",
     "RemoteProtocolError",
     "SocketStatistics",
     "Stable",

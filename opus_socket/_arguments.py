@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from operator import index
 
-from opus_socket.core.addresses import LogicalAddress
+from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint, LogicalAddress
+from opus_socket.core.inquiries import Target
 from opus_socket.core.message import MASK
 from opus_socket.core.node import ProtocolSpec
 from opus_socket.errors import LocalProtocolError
@@ -37,6 +38,17 @@ def check_address(spec: ProtocolSpec, address: object) -> LogicalAddress:
             f"a LogicalAddress of {spec.las + 1} words is allowed"
         )
     return address
+
+
+def check_target(spec: ProtocolSpec, target: object) -> Target:
+    """Whom a measurement is about; an endpoint stands for whichever member is there.
+
+    Raises:
+        LocalProtocolError: it is no address of this protocol, no contact and no endpoint.
+    """
+    if isinstance(target, Endpoint):
+        return Contact(None, 0, ANY_INDEX, (target,))
+    return target if isinstance(target, Contact) else check_address(spec, target)
 
 
 def check_maximum(call: str, maximum: int) -> int:

@@ -35,6 +35,7 @@ from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint
 from opus_socket.core.dispatch import Dispatch
 from opus_socket.core.effects import Abort, Emit, Kind, Transmit, TransmitGroup
 from opus_socket.core.events import ContactFailed, Event, NeighborRemoved
+from opus_socket.core.inquiries import Answered
 from opus_socket.core.overlay import CoreEffects, Forward
 from opus_socket.links import Links
 from opus_socket.member import Member, Port
@@ -274,6 +275,8 @@ class Host:
                     self.forward(member, dispatch, None)
                 case Emit(event=event):
                     self._tell(member, event)
+                case Answered():
+                    member.answered(effect)
                 case Abort(error=error):
                     member.aborted(error)
                 case _:

@@ -17,6 +17,7 @@ from opus_socket.adapters.pool import TcpLink, TcpPort, TcpStatistics
 from opus_socket.adapters.udp import UdpLink, UdpPort, UdpStatistics
 from opus_socket.core.addresses import Contact, Endpoint
 from opus_socket.core.events import Event
+from opus_socket.core.inquiries import Answered
 from opus_socket.core.overlay import CoreStatistics, OverlayCore
 from opus_socket.errors import JoinError
 
@@ -64,6 +65,7 @@ class Member:
         place: where it is, as those see it who get messages from it.
         publish: called with every event.
         aborted: called when the overlay refuses this member.
+        answered: called with the result of each inquiry.
         scheduled: the deadline for which a timer is set.
         leaving: whether it only lingers to say goodbye, until its core has no deadline.
         links: the ways to its neighbors.
@@ -80,6 +82,7 @@ class Member:
     place: Contact
     publish: Callable[[Event], None] = tell_nobody
     aborted: Callable[[JoinError], None] = tell_nobody
+    answered: Callable[[Answered], None] = tell_nobody
     scheduled: float = float("inf")
     leaving: bool = False
     links: dict[Contact, Link] = field(factory=dict)

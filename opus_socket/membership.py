@@ -20,8 +20,10 @@ from opus_socket.adapters.flow import Intake, Output
 from opus_socket.adapters.inbox import Inbox
 from opus_socket.config import OverlayConfig
 from opus_socket.core.addresses import Contact, LogicalAddress
+from opus_socket.core.effects import Quantity
 from opus_socket.core.events import AddressChanged, ContactFailed, Event, Stable
-from opus_socket.core.node import Mode
+from opus_socket.core.inquiries import Answered, Target
+from opus_socket.core.node import Measurement, Mode
 from opus_socket.core.overlay import CoreSettings, OverlayCore
 from opus_socket.driver import Host
 from opus_socket.errors import JoinError, NotJoinedError
@@ -32,6 +34,14 @@ from opus_socket.pace import Pace
 from opus_socket.subscription import EventSubscription
 
 _log = library_log()
+
+
+@define(eq=False)
+class _Asker:
+    """Somebody who waits for a measurement; None when the socket has left before it ended."""
+
+    ended: trio.Event = field(factory=trio.Event)
+    measurement: Measurement | None = None
 
 
 @define(eq=False, repr=False)
@@ -61,6 +71,7 @@ class Membership:
     _intake: Intake = field(init=False)
     _news: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
     _senders: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
+    _askers: dict[tuple[Target, Quantity], list[_Asker]] = field(factory=dict, init=False)
     _pace: Pace = field(factory=Pace, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -83,6 +94,7 @@ class Membership:
             self.config, self._meeting, self._port, core, place, self._inbox
         )
         member.publish, member.aborted = self._publish, self._abort
+        member.answered = self._answer
         self._host.admit(member)
         self._host.perform(member, core.join(self._host.now()))
         return member
@@ -91,7 +103,7 @@ class Membership:
         """Say goodbye; the core lingers in the host until it has nothing left to do."""
         self._member, self._joined = None, False
         member.leaving = True
-        member.publish, member.aborted = tell_nobody, tell_nobody
+        member.publish = member.aborted = member.answered = tell_nobody
         member.inbox = self._make_inbox(0)
         self._host.perform(member, member.core.leave(self._host.now()))
         self._host.flush()
@@ -103,6 +115,8 @@ class Membership:
         self._settled.set()
         self._news.unpark_all()
         self._senders.unpark_all()
+        for key in list(self._askers):
+            self._end_asking(key, None)
 
     async def _drain(self, member: Member) -> None:
         """Wait until the neighbors have taken what is queued for them."""
@@ -162,6 +176,34 @@ class Membership:
         if blockers:
             self._intake.wait_for(blockers)
         self._host.flush_lone()
+
+    async def _ask(self, target: Target, quantity: Quantity) -> Measurement:
+        member = self._check_joined()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        key, asker = (target, quantity), _Asker()
+        self._askers.setdefault(key, []).append(asker)
+        try:
+            self._host.perform(member, member.core.measure(target, quantity, self._host.now()))
+            self._host.flush_lone()
+            await asker.ended.wait()
+        finally:
+            askers = self._askers.get(key, [])
+            if asker in askers:
+                askers.remove(asker)
+            if not askers:
+                self._askers.pop(key, None)
+        if asker.measurement is None:
+            self._check_joined()
+            raise NotJoinedError("this socket has left before the measurement ended")
+        return asker.measurement
+
+    def _answer(self, answered: Answered) -> None:
+        self._end_asking((answered.target, answered.measurement.quantity), answered.measurement)
+
+    def _end_asking(self, key: tuple[Target, Quantity], measurement: Measurement | None) -> None:
+        for asker in self._askers.pop(key, ()):
+            asker.measurement = measurement
+            asker.ended.set()
 
     async def _wait_for_message(self) -> None:
         if self.config.socket.read_timeout:

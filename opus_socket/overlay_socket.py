@@ -17,10 +17,11 @@ from collections.abc import Sequence
 
 import trio
 
-from opus_socket._arguments import Payload, check_maximum
-from opus_socket.core.addresses import Contact, LogicalAddress
+from opus_socket._arguments import Payload, check_maximum, check_target
+from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress
+from opus_socket.core.effects import Quantity
 from opus_socket.core.message import OverlayMessage
-from opus_socket.core.node import Mode
+from opus_socket.core.node import Measurement, Mode
 from opus_socket.errors import LocalProtocolError, NotJoinedError
 from opus_socket.member import SocketStatistics
 from opus_socket.membership import Membership
@@ -273,6 +274,32 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
             if self._core is None:
                 raise NotJoinedError("nothing can be received before join(); await it first")
             await self._wait_for_message()
+
+    # Measuring
+
+    async def measure(
+        self, target: LogicalAddress | Contact | Endpoint, quantity: Quantity = Quantity.RTT
+    ) -> Measurement:
+        """Measure the way to any member, now: the round-trip time, or how much it carries.
+
+        What is measured is the direct way between the two endpoints, not the overlay's. Of an
+        address that is no neighbor's the contact is asked along the overlay first. Nobody who does
+        not answer is waited for longer than 6 seconds; of an endpoint whichever member is there
+        answers.
+
+        Args:
+            target: whom: a member's address, its contact, or an endpoint.
+            quantity: `Quantity.RTT`, or `Quantity.BANDWIDTH`: 19 kB are sent to learn that.
+
+        Returns:
+            Seconds, or bytes a second; a value of None when no answer came.
+
+        Raises:
+            LocalProtocolError: no such target, or a quantity that is not measured on request.
+            NotJoinedError: before `join()` has returned, or when it leaves meanwhile.
+            trio.ClosedResourceError: the socket is closed.
+        """
+        return await self._ask(check_target(self._settings.spec, target), quantity)
 
     # Queries
 

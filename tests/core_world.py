@@ -34,6 +34,7 @@ from opus_socket.core.events import (
     ContactFailed,
     Event,
 )
+from opus_socket.core.inquiries import Answered
 from opus_socket.core.key_attributes import KeyAttributes
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Measurement, Mode, Node, NodeContext, ProtocolSpec
@@ -210,6 +211,7 @@ class Member:
     events: list[Event] = field(factory=list)
     delivered: list[OverlayMessage] = field(factory=list)
     aborted: list[JoinError] = field(factory=list)
+    answers: list[Answered] = field(factory=list)
 
     @property
     def node(self) -> Greeter:
@@ -290,6 +292,8 @@ class World:
                     self.forward(number, dispatch)
                 case Emit(event=event):
                     member.events.append(event)
+                case Answered():
+                    member.answers.append(effect)
                 case Abort(error=error):
                     member.aborted.append(error)
 

@@ -20,7 +20,9 @@ How members find and keep each other:
 
 - `contacts`: the contact finder. Its asking side: `search`, `correspondence`; its answering side:
   `answering`, `cookies`; what they say: `rendezvous_messages`.
-- `neighborhood`, `timers`, `measurement`: who is heard, named deadlines, round-trip times.
+- `neighborhood`, `timers`: who is heard, named deadlines.
+- `measurement`, `inquiries`: how good the way to a contact is, and to any member; `limiter`: how
+  often somebody is answered.
 
 How overlay messages travel:
 

@@ -39,9 +39,14 @@ class Role(StrEnum):
 
 
 class Quantity(StrEnum):
-    """What can be measured on the way to a contact."""
+    """What can be measured on the way to a contact.
+
+    On request: `RTT`, the round-trip time in seconds, and `BANDWIDTH`, an estimate of the bytes a
+    second that the way there carries (inf when it is faster than clocks can tell).
+    """
 
     RTT = "rtt"
+    BANDWIDTH = "bandwidth"
 
 
 @define(eq=False)

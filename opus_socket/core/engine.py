@@ -34,7 +34,8 @@ from opus_socket.core.dispatch import (
 from opus_socket.core.duplicates import DuplicateWindows
 from opus_socket.core.events import MessageLost
 from opus_socket.core.extensions import Code, Control, LossReport, record_route
-from opus_socket.core.losses import ReportLimiter, lost_message, may_be_reported
+from opus_socket.core.limiter import SourceLimiter
+from opus_socket.core.losses import lost_message, may_be_reported
 from opus_socket.core.message import HEADER_SIZE, VERSION, OverlayMessage, version_and_size
 from opus_socket.core.node import Mode, Node
 from opus_socket.core.origin import FOR_ALL, Order, Origin
@@ -73,7 +74,7 @@ class ForwardingEngine:
     _origin: Origin = field(init=False)
     _routes: RouteCache = field(init=False)
     _windows: DuplicateWindows = field(init=False)
-    _limiter: ReportLimiter = field(init=False)
+    _limiter: SourceLimiter = field(init=False)
     _tally: Tally = field(factory=Tally, init=False)
     _services: dict[int, bool] = field(factory=dict, init=False)
     _intercepting: bool = field(default=False, init=False)
@@ -83,7 +84,7 @@ class ForwardingEngine:
         self._origin = Origin(settings, self.incarnation)
         self._routes = RouteCache(self.node, settings.routes)
         self._windows = DuplicateWindows(settings.lanes, settings.lane_lifetime)
-        self._limiter = ReportLimiter(settings.reports_per_second)
+        self._limiter = SourceLimiter(settings.reports_per_second)
 
     def register_service(self, service: int, intercepts: bool = False) -> None:
         """Hand messages for this service over from now on.

@@ -6,8 +6,6 @@ so seldom that losing messages costs less than delivering them would have.
 
 from __future__ import annotations
 
-from attrs import define, field
-
 from opus_socket.core.addresses import LogicalAddress
 from opus_socket.core.events import MessageLost
 from opus_socket.core.extensions import Code, LossReport
@@ -15,8 +13,6 @@ from opus_socket.core.message import HEADER_SIZE, OverlayMessage
 from opus_socket.core.node import Mode
 from opus_socket.core.runs import Run
 from opus_socket.errors import RemoteProtocolError
-
-_MAX_SOURCES = 1024
 
 
 def may_be_reported(run: Run) -> bool:
@@ -53,32 +49,3 @@ def lost_message(report: OverlayMessage, incarnation: int) -> MessageLost:
     if destination == LogicalAddress.everybody(report.las):
         return MessageLost(loss.id, None, loss.reason, report.source)
     return MessageLost(loss.id, destination, loss.reason, report.source)
-
-
-@define(eq=False)
-class ReportLimiter:
-    """Allows a number of reports a second and source; remembers at most 1,024 sources.
-
-    Args:
-        rate: reports a second.
-    """
-
-    rate: int
-    _spent: dict[bytes, tuple[float, int]] = field(factory=dict, init=False)
-
-    def take(self, source: bytes, wanted: int, now: float) -> int:
-        """How many of the wanted reports may be sent.
-
-        Args:
-            source: to whom: an address on the wire.
-            wanted: how many messages were lost.
-            now: seconds.
-        """
-        since, spent = self._spent.pop(source, (now, 0))
-        if now - since >= 1.0:
-            since, spent = now, 0
-        allowed = min(wanted, self.rate - spent)
-        while len(self._spent) >= _MAX_SOURCES:
-            del self._spent[next(iter(self._spent))]
-        self._spent[source] = (since, spent + allowed)
-        return allowed

@@ -46,7 +46,7 @@ class Measurement:
 
     Attributes:
         quantity: what it is.
-        value: seconds for `rtt`; None when no answer came.
+        value: in the unit of the quantity (see `Quantity`); None when no answer came.
     """
 
     quantity: Quantity

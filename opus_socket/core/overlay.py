@@ -1,9 +1,9 @@
 """`OverlayCore`: one membership in one overlay, whole, behind one set of inputs.
 
 Its one rule: it holds a node, a contact finder, a meter, a forwarding engine and services, passes
-each input to the one that it is for, and turns what they ask for into the five effects that a
-driver knows: `Transmit`, `TransmitGroup`, `Forward`, `Emit` and `Abort`. A core lives from `join`
-to the end of its `leave`; a member that joins again gets a new one.
+each input to the one that it is for, and turns what they ask for into the six effects that a
+driver knows: `Transmit`, `TransmitGroup`, `Forward`, `Emit`, `Answered` and `Abort`. A core lives
+from `join` to the end of its `leave`; a member that joins again gets a new one.
 
 A driver is this loop, and both the Trio host and the simulator are:
 
@@ -41,6 +41,7 @@ from opus_socket.core.effects import (
     FindContacts,
     Kind,
     Measure,
+    Quantity,
     Send,
     Transmit,
     TransmitGroup,
@@ -53,6 +54,7 @@ from opus_socket.core.events import (
     Stable,
     Unstable,
 )
+from opus_socket.core.inquiries import INQUIRIES, Answered, Inquiries, InquiryEffects, Target
 from opus_socket.core.key_attributes import KeyAttributes
 from opus_socket.core.measurement import Measured, Meter
 from opus_socket.core.node import Mode, Node, NodeContext, ProtocolSpec
@@ -77,7 +79,7 @@ class Forward:
     dispatch: Dispatch
 
 
-CoreEffect = DriverEffect | Forward
+CoreEffect = DriverEffect | Forward | Answered
 CoreEffects = Sequence[CoreEffect]
 
 
@@ -152,6 +154,7 @@ class OverlayCore:
     stable: bool = field(default=False, init=False)
     _finder: ContactFinder = field(init=False)
     _meter: Meter = field(init=False)
+    _inquiries: Inquiries = field(init=False)
     _services: dict[int, Service] = field(factory=dict, init=False)
     _version: int = field(default=-1, init=False)
     _neighbors: dict[LogicalAddress, Contact] = field(factory=dict, init=False)
@@ -180,6 +183,8 @@ class OverlayCore:
             service = spec.create(NodeContext(self.contact, rng), service_settings)
             self._services[spec.id] = service
             self.engine.register_service(spec.id, spec.intercepts)
+        self._inquiries = Inquiries(Random(self.rng.getrandbits(64)))
+        self.engine.register_service(INQUIRIES)
 
     # Life
 
@@ -196,6 +201,7 @@ class OverlayCore:
     def leave(self, now: float) -> CoreEffects:
         """Say goodbye. The core is to be woken until `next_deadline` is inf."""
         out: list[CoreEffect] = []
+        self._inquiries.end()
         for code, service in self._services.items():
             self._serve(code, service.leave(now), now, out)
         self._perform(self.node.leave(now), now, out)
@@ -237,6 +243,8 @@ class OverlayCore:
             self._perform(self._finder.wake(now), now, out)
         if self._meter.next_deadline <= now:
             self._perform(self._meter.wake(now), now, out)
+        if self._inquiries.next_deadline <= now:
+            self._inquire(self._inquiries.wake(now), now, out)
         for code, service in self._services.items():
             if service.next_deadline <= now:
                 self._serve(code, service.wake(now), now, out)
@@ -247,7 +255,10 @@ class OverlayCore:
     def next_deadline(self) -> float:
         """When `wake` is due; inf for never."""
         deadline = min(
-            self.node.next_deadline, self._finder.next_deadline, self._meter.next_deadline
+            self.node.next_deadline,
+            self._finder.next_deadline,
+            self._meter.next_deadline,
+            self._inquiries.next_deadline,
         )
         # A driver asks after every input; the loop costs more than the rest where it is empty.
         if self._services:
@@ -282,6 +293,9 @@ class OverlayCore:
         """Hand a dispatch's `for_services` to the services that they are for."""
         out: list[CoreEffect] = []
         for message in messages:
+            if message.service == INQUIRIES:
+                self._receive_inquiry(message, now, out)
+                continue
             service = self._services[message.service]
             self._serve(message.service, service.receive(message, now), now, out)
         return out
@@ -301,10 +315,15 @@ class OverlayCore:
         self._notice_changes(now, out)
         return out
 
-    def measure(self, contact: Contact, now: float) -> CoreEffects:
-        """Measure the round-trip time to a contact, on somebody's request."""
+    def measure(self, target: Target, quantity: Quantity, now: float) -> CoreEffects:
+        """Measure the way to any member, on somebody's request; `Answered` says the result.
+
+        Raises:
+            LocalProtocolError: the quantity cannot be measured on request.
+        """
         out: list[CoreEffect] = []
-        self._perform([Measure(contact)], now, out)
+        known = None if isinstance(target, Contact) else self._neighbors.get(target)
+        self._inquire(self._inquiries.ask(target, known, quantity, now), now, out)
         return out
 
     def refuse(self, kind: str) -> None:
@@ -380,6 +399,19 @@ class OverlayCore:
                 case _:
                     raise TypeError(f"not an effect of a service: {effect!r}")
 
+    def _receive_inquiry(self, message: ForService, now: float, out: list[CoreEffect]) -> None:
+        try:
+            self._inquire(self._inquiries.receive(message, self.contact, now), now, out)
+        except RemoteProtocolError as error:
+            self._refused[error.kind] += 1
+
+    def _inquire(self, effects: InquiryEffects, now: float, out: list[CoreEffect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Originate):
+                self._serve(INQUIRIES, (effect,), now, out)
+            else:
+                self._perform((effect,), now, out)
+
     def _perform(self, effects: Iterable[object], now: float, out: list[CoreEffect]) -> None:
         """Carry out effects in order; those that they lead to come after them."""
         waiting = deque(effects)
@@ -394,7 +426,7 @@ class OverlayCore:
                 case Transmit(kind=kind) | TransmitGroup(kind=kind):
                     self._sent[kind] += 1
                     out.append(effect)
-                case Emit() | Abort():
+                case Emit() | Abort() | Answered():
                     out.append(effect)
                 case FindContacts(role=role):
                     waiting.extend(self._finder.find(role, now))
@@ -409,6 +441,7 @@ class OverlayCore:
                     self._receive_protocol(body, sender, now, out)
                 case Measured(contact=contact, measurement=measurement):
                     waiting.extend(self.node.measured(contact, measurement, now))
+                    waiting.extend(self._inquiries.measured(contact, measurement))
                 case _:
                     raise TypeError(f"not an effect: {effect!r}")
 

@@ -16,8 +16,9 @@ from attrs import define, field
 
 from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress
 from opus_socket.core.dispatch import Dispatch
-from opus_socket.core.effects import Abort, Emit, Kind, Transmit, TransmitGroup
+from opus_socket.core.effects import Abort, Emit, Kind, Quantity, Transmit, TransmitGroup
 from opus_socket.core.events import Event, Stable
+from opus_socket.core.inquiries import Answered, Target
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Mode
 from opus_socket.core.overlay import (
@@ -70,6 +71,7 @@ class SimulatedSocket:
         place: its logical address, also when it is gone; None before it had any.
         received: messages for the application that nobody took yet, the oldest first.
         events: the last 1,024 events.
+        answers: the results of `measure`, in the order in which they came.
         seen_as, ways, in_group: see `Station`.
     """
 
@@ -85,6 +87,7 @@ class SimulatedSocket:
     place: LogicalAddress | None = field(default=None, init=False)
     received: list[OverlayMessage] = field(factory=list, init=False)
     events: deque[Event] = field(factory=lambda: deque(maxlen=_MAX_EVENTS), init=False)
+    answers: list[Answered] = field(factory=list, init=False)
     seen_as: Contact = field(init=False)
     ways: dict[bytes, Way] = field(factory=dict, init=False)
     _hellos: tuple[bytes, ...] = field(init=False)
@@ -178,6 +181,11 @@ class SimulatedSocket:
     def send_anycast(self, key: LogicalAddress, payload: bytes) -> tuple[int, int]:
         """Send to the member that is responsible for a key; returns the message's identity."""
         return self._originate(payload, Mode.ANYCAST, key)
+
+    def measure(self, target: Target, quantity: Quantity = Quantity.RTT) -> None:
+        """Measure the way to a member; the result is added to `answers` when it is there."""
+        self._perform(self._running().measure(target, quantity, self._underlay.schedule.now))
+        self._settle()
 
     def leave(self) -> None:
         """Say goodbye; it is gone once its machines have nothing left to do."""
@@ -332,6 +340,8 @@ class SimulatedSocket:
                     self._forward(dispatch)
                 case Emit(event=event):
                     self._tell(event)
+                case Answered():
+                    self.answers.append(effect)
                 case Abort(error=error):
                     self.error = error
                     self._stop()

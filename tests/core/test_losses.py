@@ -10,7 +10,7 @@ from opus_socket.core.addresses import LogicalAddress
 from opus_socket.core.engine import EngineSettings, ForwardingEngine
 from opus_socket.core.events import MessageLost
 from opus_socket.core.extensions import Code, Extension, LossReport
-from opus_socket.core.losses import ReportLimiter
+from opus_socket.core.limiter import SourceLimiter
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Mode
 from still_overlay import (
@@ -138,8 +138,8 @@ def test_reports_name_what_was_lost_and_not_its_duplicates() -> None:
     assert lost == [(1002, (2 << 48) + 2), (1002, (2 << 48) + 3)]
 
 
-def test_the_memory_of_reports_is_bounded() -> None:
-    limiter = ReportLimiter(10)
+def test_the_memory_of_sources_is_bounded() -> None:
+    limiter = SourceLimiter(10)
     sources = [LogicalAddress((index,)).wire for index in range(1025)]
     for source in sources:
         assert limiter.take(source, 25, 0.0) == 10

@@ -131,7 +131,7 @@ def test_a_connection_that_failed_is_a_hint_about_neighbors_only() -> None:
 def test_a_node_learns_how_far_a_contact_is() -> None:
     world = World()
     founder, joiner = world.join(1), world.join(2, 1)
-    world.perform(1, founder.core.measure(joiner.core.contact, 0.0))
+    world.perform(1, founder.core.measure(joiner.core.contact, Quantity.RTT, 0.0))
     world.now = 0.25
     world.run()
     ((contact, measurement),) = founder.node.measurements
