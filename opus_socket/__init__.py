@@ -10,7 +10,8 @@ driver holds machines. The rooms, from the bottom up:
 - `adapters` and `driver`: Trio; what carries packets, and the host that runs machines.
 - `member`, `links`, `opening`: what a host knows of each socket; its ways to its neighbors; how a
   configuration becomes sockets.
-- `overlay_socket` on `membership`, `overlay_host`, `subscription`, `pace`: what applications hold.
+- `overlay_socket` on `membership`, `overlay_host`, `service_handle`, `subscription`, `pace`: what
+  applications hold.
 - `rendezvous`: the server where members find each other.
 - `simulator`: the same machines on a virtual clock and a modelled network.
 - `cli`: the command `opus-socket`.
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 from opus_socket.config import OverlayConfig
 from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress, OverlayID
+from opus_socket.core.dispatch import ForService
 from opus_socket.core.effects import Quantity
 from opus_socket.core.events import (
     AddressChanged,
@@ -33,8 +35,18 @@ from opus_socket.core.events import (
     Stable,
     Unstable,
 )
+from opus_socket.core.hold import HoldSettings, Merge
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Measurement, Mode
+from opus_socket.core.service import (
+    Originate,
+    Publish,
+    Release,
+    Scope,
+    Service,
+    ServiceEffects,
+    to_neighbor,
+)
 from opus_socket.errors import (
     AddressInUseError,
     ConfigurationError,
@@ -47,7 +59,8 @@ from opus_socket.errors import (
 from opus_socket.member import SocketStatistics
 from opus_socket.overlay_host import OverlayHost, open_host, open_overlay_socket
 from opus_socket.overlay_socket import OverlaySocket
-from opus_socket.subscription import EventSubscription
+from opus_socket.service_handle import ServiceHandle
+from opus_socket.subscription import EventSubscription, Subscription
 
 __all__ = [
     "AddressChanged",
@@ -59,27 +72,39 @@ __all__ = [
     "Event",
     "EventSubscription",
     "EventsLost",
+    "ForService",
+    "HoldSettings",
     "JoinError",
     "LocalProtocolError",
     "LogicalAddress",
     "Measurement",
+    "Merge",
     "MessageLost",
     "MessagesDropped",
     "Mode",
     "NeighborAdded",
     "NeighborRemoved",
     "NotJoinedError",
+    "Originate",
     "OverlayConfig",
     "OverlayError",
     "OverlayHost",
     "OverlayID",
     "OverlayMessage",
     "OverlaySocket",
+    "Publish",
     "Quantity",
+    "Release",
     "RemoteProtocolError",
+    "Scope",
+    "Service",
+    "ServiceEffects",
+    "ServiceHandle",
     "SocketStatistics",
     "Stable",
+    "Subscription",
     "Unstable",
     "open_host",
     "open_overlay_socket",
+    "to_neighbor",
 ]

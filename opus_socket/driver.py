@@ -36,7 +36,8 @@ from opus_socket.core.dispatch import Dispatch
 from opus_socket.core.effects import Abort, Emit, Kind, Transmit, TransmitGroup
 from opus_socket.core.events import ContactFailed, Event, NeighborRemoved
 from opus_socket.core.inquiries import Answered
-from opus_socket.core.overlay import CoreEffects, Forward
+from opus_socket.core.overlay import CoreEffects
+from opus_socket.core.serving import Forward
 from opus_socket.links import Links
 from opus_socket.member import Member, Port
 
@@ -260,8 +261,16 @@ class Host:
         for contact in list(member.links):
             self.links.drop(member, contact)
 
-    def perform(self, member: Member, effects: CoreEffects) -> None:
-        """Do what a core asks for, then note its next deadline."""
+    def perform(
+        self, member: Member, effects: CoreEffects, blockers: list[Output] | None = None
+    ) -> None:
+        """Do what a core asks for, then note its next deadline.
+
+        Args:
+            member: whose core asks.
+            effects: in order.
+            blockers: as for `forward`, of what services send.
+        """
         for effect in effects:
             if type(effect) is Transmit:
                 self._transmit(member, effect.to, effect.kind, effect.body)
@@ -272,7 +281,7 @@ class Host:
                         route = Route(member.tag, ANY_INDEX, member.index)
                         member.port.udp.send_to(member.group, route, kind, body)
                 case Forward(dispatch=dispatch):
-                    self.forward(member, dispatch, None)
+                    self.forward(member, dispatch, blockers)
                 case Emit(event=event):
                     self._tell(member, event)
                 case Answered():
@@ -314,7 +323,8 @@ class Host:
         for event in dispatch.events:
             self._tell(member, event)
         if dispatch.for_services:
-            self.perform(member, member.core.serve(dispatch.for_services, self.now()))
+            effects = member.core.serve(dispatch.for_services, self.now())
+            self.perform(member, effects, blockers)
 
     def flush_lone(self) -> None:
         """Write now what an application has just sent, unless it has sent before in this turn:

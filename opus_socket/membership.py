@@ -21,16 +21,18 @@ from opus_socket.adapters.inbox import Inbox
 from opus_socket.config import OverlayConfig
 from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.effects import Quantity
-from opus_socket.core.events import AddressChanged, ContactFailed, Event, Stable
+from opus_socket.core.events import AddressChanged, ContactFailed, Event, ServiceResult, Stable
 from opus_socket.core.inquiries import Answered, Target
 from opus_socket.core.node import Measurement, Mode
 from opus_socket.core.overlay import CoreSettings, OverlayCore
+from opus_socket.core.service import Scope, Service
 from opus_socket.driver import Host
 from opus_socket.errors import JoinError, NotJoinedError
 from opus_socket.logs import library_log
 from opus_socket.member import Member, Port, tell_nobody
 from opus_socket.opening import Meeting, flow_settings, make_member
 from opus_socket.pace import Pace
+from opus_socket.service_handle import ServiceHandle
 from opus_socket.subscription import EventSubscription
 
 _log = library_log()
@@ -68,6 +70,8 @@ class Membership:
     _join_error: JoinError | None = field(default=None, init=False)
     _subscriptions: WeakSet[EventSubscription] = field(factory=WeakSet, init=False)
     _events_lost: int = field(default=0, init=False)
+    _handler: tuple[Service, Scope] | None = field(default=None, init=False)
+    _handles: dict[str, ServiceHandle] = field(factory=dict, init=False)
     _intake: Intake = field(init=False)
     _news: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
     _senders: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
@@ -97,6 +101,8 @@ class Membership:
         member.answered = self._answer
         self._host.admit(member)
         self._host.perform(member, core.join(self._host.now()))
+        if self._handler is not None:
+            self._host.perform(member, core.set_handler(*self._handler, self._host.now()))
         return member
 
     def _stop(self, member: Member) -> None:
@@ -104,8 +110,9 @@ class Membership:
         self._member, self._joined = None, False
         member.leaving = True
         member.publish = member.aborted = member.answered = tell_nobody
-        member.inbox = self._make_inbox(0)
+        # What services let go may be for the application; what comes later is not.
         self._host.perform(member, member.core.leave(self._host.now()))
+        member.inbox = self._make_inbox(0)
         self._host.flush()
         if member.core.next_deadline == float("inf"):
             self._host.dismiss(member)
@@ -205,6 +212,35 @@ class Membership:
             asker.measurement = measurement
             asker.ended.set()
 
+    def _use_handler(self, handler: tuple[Service, Scope] | None) -> None:
+        """Let it see the application's messages, in this membership and those that follow."""
+        self._check_open()
+        self._handler = handler
+        member = self._member
+        if member is not None:
+            machine, scope = handler or (None, Scope.BOTH)
+            self._host.perform(member, member.core.set_handler(machine, scope, self._host.now()))
+            self._host.flush_lone()
+
+    def _request(self, service: str, request: object) -> None:
+        """Let a service take a request."""
+        member, now = self._check_joined(), self._host.now()
+        blockers: list[Output] = []
+        self._host.perform(member, member.core.ask(service, request, now), blockers)
+        if blockers:
+            self._intake.wait_for(blockers)
+        self._host.flush_lone()
+
+    def _handle(self, name: str) -> ServiceHandle:
+        if name not in self._handles:
+            self._handles[name] = ServiceHandle(
+                name, self._wait_to_send, self._request, self._service_statistics
+            )
+        return self._handles[name]
+
+    def _service_statistics(self, name: str) -> object:
+        return None if self._core is None else self._core.statistics().services.get(name)
+
     async def _wait_for_message(self) -> None:
         if self.config.socket.read_timeout:
             with trio.fail_after(self.config.socket.read_timeout):
@@ -213,6 +249,10 @@ class Membership:
             await self._inbox.wait()
 
     def _publish(self, event: Event) -> None:
+        if isinstance(event, ServiceResult):
+            if event.service in self._handles:
+                self._events_lost += self._handles[event.service].publish(event.result)
+            return
         if isinstance(event, Stable):
             self._settled.set()
             self._news.unpark_all()

@@ -110,6 +110,7 @@ def core_settings(config: OverlayConfig, meeting: Meeting) -> CoreSettings:
             hop_limit=config.socket.hop_limit,
             maximum_frame=config.socket_adapter.maximum_packet_length,
         ),
+        services=config.services.specs(),
     )
 
 

@@ -22,9 +22,12 @@ from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress
 from opus_socket.core.effects import Quantity
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Measurement, Mode
-from opus_socket.errors import LocalProtocolError, NotJoinedError
+from opus_socket.core.service import Scope, Service
+from opus_socket.core.serving import HANDLER
+from opus_socket.errors import ConfigurationError, LocalProtocolError, NotJoinedError
 from opus_socket.member import SocketStatistics
 from opus_socket.membership import Membership
+from opus_socket.service_handle import ServiceHandle
 from opus_socket.subscription import EventSubscription
 
 
@@ -123,6 +126,8 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
             self._inbox.close()
             for subscription in list(self._subscriptions):
                 subscription.close()
+            for handle in self._handles.values():
+                handle.close()
             if self._owns_port:
                 self._host.close_port(self._port)
 
@@ -342,6 +347,48 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
             subscription.close()
         self._subscriptions.add(subscription)
         return subscription
+
+    # Services and handlers
+
+    def service(self, name: str) -> ServiceHandle:
+        """The handle of a service that the configuration switches on, by a table
+        `[services.NAME]`; the same one at every call.
+
+        Raises:
+            ConfigurationError: the configuration does not switch it on.
+        """
+        on = [spec.name for spec, _ in self._settings.services]
+        if name not in on:
+            raise ConfigurationError(
+                f"service {name!r} is not switched on; those that are: {', '.join(on) or 'none'}. "
+                f"A table [services.{name}] in the configuration switches it on"
+            )
+        return self._handle(name)
+
+    def set_handler(self, handler: Service, scope: Scope = Scope.BOTH) -> ServiceHandle:
+        """Let a handler see the application's messages that arrive here, in place of one that was
+        set before: it may let them go, consume them, hold them, and send others.
+
+        It is a machine without an id, such as `Merge`, and runs inside the host's loop: what it
+        raises ends the host. It stays set when the socket leaves and joins again; it then is told
+        to `leave` and to `start`.
+
+        Args:
+            handler: a `Service`.
+            scope: which messages it sees.
+
+        Returns:
+            Its handle, by which it is asked and its results are read.
+
+        Raises:
+            trio.ClosedResourceError: the socket is closed.
+        """
+        self._use_handler((handler, scope))
+        return self._handle(HANDLER)
+
+    def remove_handler(self) -> None:
+        """Let messages go their way without a handler from now on; does nothing without one."""
+        self._use_handler(None)
 
     def statistics(self) -> SocketStatistics:
         """Figures of every part so far, frozen."""

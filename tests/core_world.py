@@ -38,8 +38,9 @@ from opus_socket.core.inquiries import Answered
 from opus_socket.core.key_attributes import KeyAttributes
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Measurement, Mode, Node, NodeContext, ProtocolSpec
-from opus_socket.core.overlay import CoreEffects, CoreSettings, Forward, OverlayCore
+from opus_socket.core.overlay import CoreEffects, CoreSettings, OverlayCore
 from opus_socket.core.service import Originate, Release, Service, ServiceEffects, ServiceSpec
+from opus_socket.core.serving import Forward
 from opus_socket.core.wire import ProtocolMessage
 from opus_socket.errors import JoinError
 
@@ -220,7 +221,7 @@ class Member:
 
     @property
     def echo(self) -> Echo:
-        service = self.core._services[ECHO.id]
+        service = self.core.service(ECHO.name)
         assert isinstance(service, Echo)
         return service
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from opus_socket.config import OverlayConfig, example_text
-from opus_socket.registry import protocol
+from opus_socket.registry import protocol, services
 
 ROOT = Path(__file__).resolve().parents[1]
 LAB = OverlayConfig(overlay_id="lab")
@@ -19,14 +19,16 @@ LEAVES = {leaf.key: leaf for leaf in LAB.leaves()}
 def test_the_example_file_is_what_the_settings_say() -> None:
     """After a change of any setting: opus-socket config --example > hypercast.toml.example."""
     text = (ROOT / "hypercast.toml.example").read_text()
-    assert text == example_text([protocol("delaunay")])
+    assert text == example_text([protocol("delaunay")], services().values())
 
 
 def test_the_example_with_every_mark_taken_away_is_the_default_configuration() -> None:
     text = (ROOT / "hypercast.toml.example").read_text()
     assert OverlayConfig.from_mapping(tomllib.loads(text)) == LAB
-    everything = tomllib.loads(re.sub(r"(?m)^#(?=\w)", "", text))
-    assert OverlayConfig.from_mapping(everything) == LAB
+    everything = tomllib.loads(re.sub(r"(?m)^#(?=[\w\[])", "", text))
+    on: dict[str, object] = {name: {} for name in services()}
+    assert OverlayConfig.from_mapping(everything) == LAB.evolve(services=on)
+    assert everything.get("services", {}).keys() == on.keys()
     named = {
         f"{t}.{k}" for t, table in everything.items() if isinstance(table, dict) for k in table
     }

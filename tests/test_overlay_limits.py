@@ -245,7 +245,7 @@ async def test_a_neighbor_that_takes_nothing_is_evicted() -> None:
 
 
 def _at_hand(events: EventSubscription) -> list[object]:
-    return [events._events.popleft() for _ in range(len(events._events))]
+    return [events._waiting.popleft() for _ in range(len(events._waiting))]
 
 
 async def test_a_receive_buffer_of_zero_discards_everything() -> None:

@@ -10,7 +10,7 @@ from opus_socket.cli.options import layer_options, layered, take_layers
 from opus_socket.config import example_text
 from opus_socket.core.setting_types import plain, toml_value
 from opus_socket.core.settings import Leaf, Origins
-from opus_socket.registry import protocols
+from opus_socket.registry import protocols, services
 
 
 @click.command("config")
@@ -26,7 +26,7 @@ def command(file: str | None, as_json: bool, example: bool, **options: object) -
     as TOML that can be a configuration itself.
     """
     if example:
-        click.echo(example_text(protocols().values()), nl=False)
+        click.echo(example_text(protocols().values(), services().values()), nl=False)
         return
     config, origins = layered(take_layers({"config_file": file, **options}))
     leaves = tuple(config.leaves())

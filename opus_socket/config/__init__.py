@@ -4,8 +4,9 @@ Its one rule: a configuration that exists is a valid one; whatever is not allowe
 `ConfigurationError` that names file, key, value and what is allowed.
 
 The rooms: `overlay` (`OverlayConfig`, and how it is loaded and changed), `tables` (every setting
-with its default, unit, meaning and bounds), `layers` (files, options and arguments over each
-other), `endpoints` (host and port as people write them), `example` (`hypercast.toml.example`).
+with its default, unit, meaning and bounds), `services` (those that are on), `layers` (files,
+options and arguments over each other), `endpoints` (host and port as people write them), `example`
+(`hypercast.toml.example`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from opus_socket.config.endpoints import parse_host_port
 from opus_socket.config.example import example_text
 from opus_socket.config.layers import Layer, file_layer
 from opus_socket.config.overlay import OverlayConfig, find_setting
+from opus_socket.config.services import ServicesConfig
 from opus_socket.config.tables import (
     LoggingConfig,
     NodeAdapterConfig,
@@ -30,6 +32,7 @@ __all__ = [
     "NodeConfig",
     "OverlayConfig",
     "RendezvousConfig",
+    "ServicesConfig",
     "SocketAdapterConfig",
     "SocketConfig",
     "example_text",

@@ -1,8 +1,9 @@
 """`hypercast.toml.example`, written from the settings themselves.
 
-Its one rule: every line that begins with `#` and a letter is a setting with its real default;
-prose begins with `# `. So the file with these marks taken away is exactly the default
-configuration, and cannot grow stale: a test compares it with this text.
+Its one rule: every line that begins with `#` and a letter is a setting with its real default, one
+that begins with `#[` is the table of a service, which is off as long as it has no table; prose
+begins with `# `. So the file with these marks taken away is exactly the default configuration with
+every service on, and cannot grow stale: a test compares it with this text.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from opus_socket.config.overlay import OverlayConfig
+from opus_socket.config.services import ServicesConfig
 from opus_socket.config.tables import NodeConfig
 from opus_socket.core.node import ProtocolSpec
+from opus_socket.core.service import ServiceSpec
 from opus_socket.core.setting_types import toml_value
 from opus_socket.core.settings import Setting, Table, settings_of
 
@@ -24,7 +27,8 @@ _HEAD = """\
 hypercast.toml: the configuration of an overlay socket, with every setting.
 
 A line that begins with a number sign and a letter is a setting with its default: take the sign \
-away to change it. Sizes are bytes and times are seconds unless a setting says otherwise. An \
+away to change it. A sign before a bracket is to be taken away, too, to switch on the service of \
+that table. Sizes are bytes and times are seconds unless a setting says otherwise. An \
 unknown key is an error. `opus-socket config FILE` checks a file and shows what is in force.
 
 The shape follows the property file of HyperCast 2.0; "Follows" names the published attribute and \
@@ -37,8 +41,8 @@ messages have fixed limits).
 join each other's overlay."""
 
 
-def example_text(protocols: Iterable[ProtocolSpec]) -> str:
-    """The text of the example file, with a table for each of the protocols.
+def example_text(protocols: Iterable[ProtocolSpec], services: Iterable[ServiceSpec]) -> str:
+    """The text of the example file, with a table for each of the protocols and services.
 
     Raises:
         ConfigurationError: the protocol that is the default is not installed.
@@ -47,6 +51,11 @@ def example_text(protocols: Iterable[ProtocolSpec]) -> str:
     lines = [*_prose(_HEAD), *_settings(config)]
     for name, setting in settings_of(OverlayConfig).items():
         if not issubclass(setting.type if attrs.has(setting.type) else object, Table):
+            continue
+        if setting.type is ServicesConfig:
+            for service in services:
+                lines += ["", *_prose(f"{service.summary}."), f"#[{name}.{service.name}]"]
+                lines += _settings(service.settings())
             continue
         lines += [
             "",

@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from opus_socket import registry
 from opus_socket.config.layers import Layer, file_layer, merge
+from opus_socket.config.services import ServicesConfig
 from opus_socket.config.tables import (
     LoggingConfig,
     NodeAdapterConfig,
@@ -72,6 +73,10 @@ def _rendezvous(given: RendezvousConfig | Mapping[str, object]) -> RendezvousCon
     return RendezvousConfig.of(given)
 
 
+def _services(given: ServicesConfig | Mapping[str, object]) -> ServicesConfig:
+    return ServicesConfig.of(given)
+
+
 def _logging(given: LoggingConfig | Mapping[str, object]) -> LoggingConfig:
     return LoggingConfig.of(given)
 
@@ -114,6 +119,7 @@ class OverlayConfig(Table):
         factory=SocketAdapterConfig, converter=_socket_adapter
     )
     rendezvous: RendezvousConfig = field(factory=RendezvousConfig, converter=_rendezvous)
+    services: ServicesConfig = field(factory=ServicesConfig, converter=_services)
     logging: LoggingConfig = field(factory=LoggingConfig, converter=_logging)
 
     def __attrs_post_init__(self) -> None:
@@ -198,13 +204,15 @@ def find_setting(key: str) -> Setting | None:
     """What a dotted key allows; None when there is no such key.
 
     Raises:
-        ConfigurationError: the key is a setting of a protocol that is broken.
+        ConfigurationError: the key is a setting of a protocol or a service that is broken.
     """
     table, _, name = key.rpartition(".")
     owner: type[object] | None = OverlayConfig
     for part in table.split(".") if table else ():
         if owner is NodeConfig and part in registry.names(registry.PROTOCOLS):
             owner = registry.protocol(part).settings
+        elif owner is ServicesConfig and part in registry.names(registry.SERVICES):
+            owner = registry.service(part).settings
         else:
             below = settings_of(owner).get(part) if owner else None
             owner = below.type if below and attrs.has(below.type) else None

@@ -7,7 +7,8 @@ What machines speak of:
 
 - `addresses`: logical addresses, endpoints, contacts, overlay IDs.
 - `effects`, `events`: what a step may ask for, and what an application is told.
-- `node`, `service`: the interfaces of protocols and of services.
+- `node`, `service`: the interfaces of protocols and of services; `hold`: messages that wait for
+  others, to be merged.
 - `settings`, `setting_types`, `key_attributes`: values with unit, meaning and bounds, and those
   that all members must agree on.
 
@@ -28,5 +29,6 @@ How overlay messages travel:
 
 - `engine`: the forwarding engine. It takes `runs` of frames, makes its own (`origin`), asks
   `routes` and `duplicates`, reports `losses`, and returns a `dispatch`.
+- `serving`: the services of a membership, and the application's handler.
 - `overlay`: `OverlayCore`, one membership whole.
 """

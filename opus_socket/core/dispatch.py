@@ -62,10 +62,10 @@ class Output:
 
 @define(eq=False)
 class ForService:
-    """A message for a service of this member, or one that a service intercepts.
+    """A message for a service of this member, or one that a service or a handler intercepts.
 
     Attributes:
-        service: the service's id.
+        service: the service's id; None for the application's handler.
         message: the message as it arrived.
         arrived_from: the neighbor it came from; None for this member's own.
         addressed: whether it is for this member (perhaps among others).
@@ -73,7 +73,7 @@ class ForService:
             `ForwardingEngine.resume` sends it on.
     """
 
-    service: int
+    service: int | None
     message: OverlayMessage
     arrived_from: LogicalAddress | None
     addressed: bool

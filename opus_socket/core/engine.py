@@ -77,7 +77,9 @@ class ForwardingEngine:
     _limiter: SourceLimiter = field(init=False)
     _tally: Tally = field(factory=Tally, init=False)
     _services: dict[int, bool] = field(factory=dict, init=False)
-    _intercepting: bool = field(default=False, init=False)
+    # Whether anybody sees relayed messages: of the application (by False), of services (by True).
+    _intercepted: dict[bool, bool] = field(factory=lambda: {False: False, True: False}, init=False)
+    _watching: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         settings = self.settings
@@ -102,7 +104,16 @@ class ForwardingEngine:
                 "services need names with different ids"
             )
         self._services[service] = intercepts
-        self._intercepting = self._intercepting or intercepts
+        self._intercepted[True] |= intercepts
+
+    def watch(self, *, delivered: bool, relayed: bool) -> None:
+        """Hand messages of the application to a handler from now on, or no more.
+
+        Args:
+            delivered: those that are for this member, instead of delivering them.
+            relayed: those that are on their way to others, instead of sending them on.
+        """
+        self._watching, self._intercepted[False] = delivered, relayed
 
     def originate(
         self,
@@ -177,15 +188,21 @@ class ForwardingEngine:
         return batch.finish(self._tally)
 
     def resume(self, held: ForService, now: float) -> Dispatch:
-        """Send on a message that a service had held.
+        """Let a message go that a service or the handler was given: send it on if it was held,
+        and deliver it if it is the application's and for this member.
 
         Args:
-            held: as `switch` handed it out, with `held` true; at most once.
+            held: as `switch` handed it out; at most once.
             now: seconds.
         """
         self._refresh()
         message, identity = held.message, held.message.id
         batch = Batch(memoryview(message.frame), held.arrived_from, now, False)
+        if held.service is None and held.addressed:
+            batch.dispatch.delivered_size += len(message.frame)
+            batch.dispatch.delivered.append(message)
+        if not held.held:
+            return batch.finish(self._tally)
         if identity is None or message.las != self._origin.shape.las:
             batch.dispatch.drop("las", 1)
             return batch.finish(self._tally)
@@ -300,7 +317,8 @@ class ForwardingEngine:
 
     def _pass(self, batch: Batch, run: Run) -> None:
         """Deliver and send on a run that has not been here before."""
-        if run.is_service and self._intercepting and len(run.starts) > 1:
+        intercepted = self._intercepted[run.is_service]
+        if intercepted and len(run.starts) > 1:
             for index in range(len(run.starts)):
                 self._pass(batch, run.part(index, 1))
             return
@@ -311,12 +329,12 @@ class ForwardingEngine:
         route = self._routes.find(mode, _key(run), batch.arrived_from)
         contacts = route.contacts
         addressed = route.accepted or mode in _FOR_ALL
-        held = bool(contacts) and run.is_service and self._is_intercepted(batch, run)
+        held = intercepted and bool(contacts) and self._is_intercepted(batch, run)
         # Delivered first, because sending on may overwrite the hop limit.
         if addressed:
             self._deliver(batch, run, held=held)
-        elif held:
-            self._hand_to_services(batch, run, addressed=False, held=True)
+        if held and not (addressed and (run.is_service or self._watching)):
+            self._hand_over(batch, run, addressed=False, held=True)
         if contacts:
             if not held:
                 self._send_on(batch, run, contacts)
@@ -326,8 +344,8 @@ class ForwardingEngine:
     def _deliver(self, batch: Batch, run: Run, *, held: bool) -> None:
         if run.message is not None:
             self._deliver_parsed(batch, run, run.message, held)
-        elif run.is_service:
-            self._hand_to_services(batch, run, addressed=True, held=held)
+        elif run.is_service or self._watching:
+            self._hand_over(batch, run, addressed=True, held=held)
         else:
             batch.dispatch.delivered_size += run.stop - run.starts[0]
             batch.dispatch.delivered += run.messages(batch.buffer, self._origin.shape.size)
@@ -337,7 +355,7 @@ class ForwardingEngine:
         if any(each.unknown_mandatory for each in message.extensions):
             dispatch.drop("unknown_extension", 1)
         elif run.is_service:
-            self._hand_to_services(batch, run, addressed=True, held=held)
+            self._hand_over(batch, run, addressed=True, held=held)
         elif message.extension(Code.CONTROL) is not None:
             try:
                 dispatch.events.append(lost_message(message, self.incarnation))
@@ -346,25 +364,33 @@ class ForwardingEngine:
                 dispatch.drop(error.kind, 1)
         elif message.extension(Code.RAW) is None:
             dispatch.drop("no_payload", 1)
+        elif self._watching:
+            self._hand_over(batch, run, addressed=True, held=held)
         else:
             dispatch.delivered_size += len(message.frame)
             dispatch.delivered.append(message)
 
     def _is_intercepted(self, batch: Batch, run: Run) -> bool:
-        if not self._intercepting:
+        """Whether somebody here is to see this run of one message before it is sent on."""
+        message = run.message
+        if message is not None and any(each.unknown_mandatory for each in message.extensions):
             return False
-        [message] = self._service_messages(batch, run)
-        return self._services.get(message.service or 0, False)
+        if run.is_service:
+            [message] = self._messages(batch, run)
+            return self._services.get(message.service or 0, False)
+        return message is None or message.extension(Code.RAW) is not None
 
-    def _service_messages(self, batch: Batch, run: Run) -> list[OverlayMessage]:
+    def _messages(self, batch: Batch, run: Run) -> list[OverlayMessage]:
         if run.message is not None:
             return [run.message]
-        return run.messages(batch.buffer, self._origin.shape.size + SERVICE_SIZE)
+        before_payload = self._origin.shape.size + (SERVICE_SIZE if run.is_service else 0)
+        return run.messages(batch.buffer, before_payload)
 
-    def _hand_to_services(self, batch: Batch, run: Run, *, addressed: bool, held: bool) -> None:
-        for message in self._service_messages(batch, run):
-            service = message.service
-            if service is None or service not in self._services:
+    def _hand_over(self, batch: Batch, run: Run, *, addressed: bool, held: bool) -> None:
+        """Hand messages to the services that they are for, the application's to its handler."""
+        for message in self._messages(batch, run):
+            service = message.service if run.is_service else None
+            if run.is_service and service not in self._services:
                 batch.dispatch.drop("unknown_service", 1)
                 continue
             batch.dispatch.for_services.append(

@@ -87,6 +87,19 @@ class ContactFailed:
 
 
 @frozen
+class ServiceResult:
+    """A service has a result for the application, which reads it from the service's handle.
+
+    Attributes:
+        service: its name.
+        result: of one of the classes that the service documents.
+    """
+
+    service: str
+    result: object
+
+
+@frozen
 class EventsLost:
     """A subscription was read too slowly: this many events were not kept for it."""
 
@@ -102,5 +115,6 @@ Event = (
     | MessageLost
     | MessagesDropped
     | ContactFailed
+    | ServiceResult
     | EventsLost
 )

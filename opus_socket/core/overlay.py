@@ -60,24 +60,17 @@ from opus_socket.core.measurement import Measured, Meter
 from opus_socket.core.node import Mode, Node, NodeContext, ProtocolSpec
 from opus_socket.core.service import (
     Originate,
-    Release,
+    Scope,
     Service,
-    ServiceEffects,
+    ServiceContext,
     ServiceSpec,
     services_by_id,
 )
+from opus_socket.core.serving import Forward, Serving
 from opus_socket.core.wire import Codec, ProtocolMessage
 from opus_socket.errors import RemoteProtocolError
 
 _MAX_REPEATED = 256
-
-
-@define(eq=False)
-class Forward:
-    """For the driver: what a service sends; forward it like the application's."""
-
-    dispatch: Dispatch
-
 
 CoreEffect = DriverEffect | Forward | Answered
 CoreEffects = Sequence[CoreEffect]
@@ -127,6 +120,7 @@ class CoreStatistics:
         sent: messages sent, by kind.
         received: messages received, by kind.
         refused: messages of remotes that were dropped, by what was wrong with them.
+        services: the figures of each service, and of the application's handler, by name.
     """
 
     node: object
@@ -134,6 +128,7 @@ class CoreStatistics:
     sent: Mapping[str, int]
     received: Mapping[str, int]
     refused: Mapping[str, int]
+    services: Mapping[str, object]
 
 
 @define(eq=False, repr=False)
@@ -155,7 +150,7 @@ class OverlayCore:
     _finder: ContactFinder = field(init=False)
     _meter: Meter = field(init=False)
     _inquiries: Inquiries = field(init=False)
-    _services: dict[int, Service] = field(factory=dict, init=False)
+    _serving: Serving = field(init=False)
     _version: int = field(default=-1, init=False)
     _neighbors: dict[LogicalAddress, Contact] = field(factory=dict, init=False)
     _by_place: dict[tuple[str, int, int], LogicalAddress] | None = field(default=None, init=False)
@@ -177,12 +172,12 @@ class OverlayCore:
         self._meter = Meter(Random(self.rng.getrandbits(64)))
         self.engine = ForwardingEngine(self.node, settings.engine, self.contact.incarnation)
         self.contact = self.node.contact
+        self._serving = Serving(self.engine)
         services_by_id(spec for spec, _ in settings.services)
         for spec, service_settings in settings.services:
             rng = Random(self.rng.getrandbits(64))
-            service = spec.create(NodeContext(self.contact, rng), service_settings)
-            self._services[spec.id] = service
-            self.engine.register_service(spec.id, spec.intercepts)
+            given = ServiceContext(self.contact, rng, self.node)
+            self._serving.add(spec, spec.create(given, service_settings))
         self._inquiries = Inquiries(Random(self.rng.getrandbits(64)))
         self.engine.register_service(INQUIRIES)
 
@@ -193,17 +188,14 @@ class OverlayCore:
         out: list[CoreEffect] = []
         self._perform(self._finder.begin(self.node.contact, now), now, out)
         self._perform(self.node.start(now), now, out)
-        for code, service in self._services.items():
-            self._serve(code, service.start(now), now, out)
+        out += self._serving.start(now)
         self._notice_changes(now, out)
         return out
 
     def leave(self, now: float) -> CoreEffects:
         """Say goodbye. The core is to be woken until `next_deadline` is inf."""
-        out: list[CoreEffect] = []
         self._inquiries.end()
-        for code, service in self._services.items():
-            self._serve(code, service.leave(now), now, out)
+        out: list[CoreEffect] = [*self._serving.leave(now)]
         self._perform(self.node.leave(now), now, out)
         self._perform(self._finder.leave(now), now, out)
         self._notice_changes(now, out)
@@ -245,25 +237,21 @@ class OverlayCore:
             self._perform(self._meter.wake(now), now, out)
         if self._inquiries.next_deadline <= now:
             self._inquire(self._inquiries.wake(now), now, out)
-        for code, service in self._services.items():
-            if service.next_deadline <= now:
-                self._serve(code, service.wake(now), now, out)
+        if self._serving.next_deadline <= now:
+            out += self._serving.wake(now)
         self._notice_changes(now, out)
         return out
 
     @property
     def next_deadline(self) -> float:
         """When `wake` is due; inf for never."""
-        deadline = min(
+        return min(
             self.node.next_deadline,
             self._finder.next_deadline,
             self._meter.next_deadline,
             self._inquiries.next_deadline,
+            self._serving.next_deadline,
         )
-        # A driver asks after every input; the loop costs more than the rest where it is empty.
-        if self._services:
-            deadline = min(deadline, *[each.next_deadline for each in self._services.values()])
-        return deadline
 
     def switch(
         self, buffer: memoryview, arrived_from: LogicalAddress | None, now: float, *, mutable: bool
@@ -295,16 +283,28 @@ class OverlayCore:
         for message in messages:
             if message.service == INQUIRIES:
                 self._receive_inquiry(message, now, out)
-                continue
-            service = self._services[message.service]
-            self._serve(message.service, service.receive(message, now), now, out)
+            else:
+                out += self._serving.receive(message, now)
         return out
+
+    def set_handler(self, handler: Service | None, scope: Scope, now: float) -> CoreEffects:
+        """Let a handler of the application see its messages: see `Serving.set_handler`."""
+        return self._serving.set_handler(handler, scope, now)
+
+    def ask(self, service: str, request: object, now: float) -> CoreEffects:
+        """The application asks something of a service: see `Serving.ask`."""
+        return self._serving.ask(service, request, now)
+
+    def service(self, name: str) -> Service:
+        """The service of that name: see `Serving.named`."""
+        return self._serving.named(name)
 
     def link_failed(self, contact: Contact, now: float) -> CoreEffects:
         """An adapter lost its connection to a contact."""
         out: list[CoreEffect] = []
         if contact.address in self._neighbors:
             self._perform(self.node.link_failed(contact.address, now), now, out)
+            out += self._serving.link_failed(contact.address, now)
             self._notice_changes(now, out)
         return out
 
@@ -359,6 +359,7 @@ class OverlayCore:
                 kind.name.lower(): self._received[kind] for kind in Kind if self._received[kind]
             },
             refused=dict(self._refused),
+            services=self._serving.statistics(),
         )
 
     # What machines ask for
@@ -377,28 +378,6 @@ class OverlayCore:
         if effects:
             self._perform(effects, now, out)
 
-    def _serve(self, code: int, effects: ServiceEffects, now: float, out: list[CoreEffect]) -> None:
-        """Carry out what a service asks for."""
-        for effect in effects:
-            match effect:
-                case Originate(bodies=bodies, mode=mode, key=key):
-                    dispatch = self.engine.originate_service(
-                        code,
-                        bodies,
-                        mode,
-                        key,
-                        now,
-                        hop_limit=effect.hop_limit,
-                        traffic_class=effect.traffic_class,
-                    )
-                    out.append(Forward(dispatch))
-                case Release(message=message):
-                    out.append(Forward(self.engine.resume(message, now)))
-                case Emit():
-                    out.append(effect)
-                case _:
-                    raise TypeError(f"not an effect of a service: {effect!r}")
-
     def _receive_inquiry(self, message: ForService, now: float, out: list[CoreEffect]) -> None:
         try:
             self._inquire(self._inquiries.receive(message, self.contact, now), now, out)
@@ -408,7 +387,7 @@ class OverlayCore:
     def _inquire(self, effects: InquiryEffects, now: float, out: list[CoreEffect]) -> None:
         for effect in effects:
             if isinstance(effect, Originate):
-                self._serve(INQUIRIES, (effect,), now, out)
+                out.append(self._serving.send(INQUIRIES, effect, now))
             else:
                 self._perform((effect,), now, out)
 
@@ -466,6 +445,7 @@ class OverlayCore:
             now_there = self._neighbors.get(address)
             if now_there is not contact and now_there != contact:
                 out.append(Emit(NeighborRemoved(contact)))
+                out += self._serving.link_failed(address, now)
         for address, contact in self._neighbors.items():
             known = before.get(address)
             if known is not contact and known != contact:

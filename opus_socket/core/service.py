@@ -1,17 +1,20 @@
-"""The interface of services: machines that ride on a socket and talk to their like elsewhere.
+"""The interface of services and handlers: machines that ride on a socket.
 
-Its one rule: a service sees its own messages only, and like every machine it returns what it
-wants done. Its messages travel as the application's do, under an id of its own; members that do
-not run it pass them on.
+Its one rule: like every machine, a service returns what it wants done. A **service** sees its own
+messages only, which travel as the application's do, under an id of its own; members that do not
+run it pass them on. A **handler** is a service without an id: it sees the application's messages
+that arrive at one socket. Either may hold a message and merge several into others (`hold`).
 
-A driver runs a service like this:
+A driver runs a service like this (see `serving`):
 
     engine.register_service(service_id(spec.name), spec.intercepts)
     effects = service.start(now)
     while True:
         for each effect: Originate -> engine.originate_service(...), Release -> engine.resume(...)
-        wait for a ForService of a dispatch, or until service.next_deadline
-        effects = service.receive(message, now)   or   service.wake(now)
+        wait for a ForService of a dispatch, for a request, or until service.next_deadline
+        effects = service.receive(message, now)   or   ask(request, now)   or   wake(now)
+
+Source: "Algorithm API" and `hold` of iOverlay, section 2; the interceptors of HyperCast's sockets.
 """
 
 from __future__ import annotations
@@ -19,20 +22,36 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from enum import Flag, auto
+from math import inf
+from random import Random
+from typing import Any, Protocol
 
 from attrs import define, frozen
 
-from opus_socket.core.addresses import LogicalAddress
+from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.dispatch import ForService
 from opus_socket.core.effects import Emit
-from opus_socket.core.node import Mode, NodeContext
-from opus_socket.errors import ConfigurationError
+from opus_socket.core.node import Mode
+from opus_socket.errors import ConfigurationError, LocalProtocolError
+
+
+class Scope(Flag):
+    """Which messages of the application a handler sees.
+
+    DELIVERED ones are for this member; RELAYED ones are on their way to others. Of a multicast at
+    a member that has children, the two are decided apart: what the handler does not see is
+    delivered, or sent on, without it.
+    """
+
+    DELIVERED = auto()
+    RELAYED = auto()
+    BOTH = DELIVERED | RELAYED
 
 
 @define(eq=False)
 class Originate:
-    """Send messages to the same service of other members.
+    """Send messages: a service's to the same service of others, a handler's to applications.
 
     Attributes:
         bodies: one for each message.
@@ -51,46 +70,116 @@ class Originate:
 
 @define(eq=False)
 class Release:
-    """Send a held message on its way, at most once."""
+    """Let a message go where it would have gone: on its way, if it was held, and to the
+    application, if it is the application's and for this member. At most once.
+    """
 
     message: ForService
 
 
-ServiceEffect = Originate | Release | Emit
+@define(eq=False)
+class Publish:
+    """Tell the application a result; it reads them from the service's handle."""
+
+    result: object
+
+
+ServiceEffect = Originate | Release | Publish | Emit
 ServiceEffects = Sequence[ServiceEffect]
 
 
+def to_neighbor(
+    bodies: Sequence[bytes], neighbor: LogicalAddress, traffic_class: int = 0
+) -> Originate:
+    """The effect that sends messages to one neighbor, and no further."""
+    return Originate(bodies, Mode.UNICAST, neighbor, 1, traffic_class)
+
+
 class Service(ABC):
-    """A machine that rides on a socket."""
+    """A machine that rides on a socket. Only `receive` has no default."""
 
     @property
-    @abstractmethod
     def next_deadline(self) -> float:
         """When it wants to be woken, in the driver's seconds; inf for never."""
+        return inf
 
-    @abstractmethod
     def start(self, now: float) -> ServiceEffects:
-        """Begin."""
+        """Begin. The node has no address yet, or none that is sure: nothing can be sent."""
+        return ()
 
     @abstractmethod
     def receive(self, message: ForService, now: float) -> ServiceEffects:
         """A message came for it, or one that it intercepts on its way.
 
-        An intercepted message (`message.held`) goes no further until it is released: at once to
-        let it pass, later to have held it, never to consume it.
+        What waits for its verdict (`message.held`, and at a handler what is for this member) goes
+        no further until it is released: at once to let it pass, later to have held it, never to
+        consume it.
 
         Args:
             message: well formed, and its payload not to be trusted.
             now: seconds.
         """
 
-    @abstractmethod
+    def ask(self, request: object, now: float) -> ServiceEffects:
+        """The application asks for something.
+
+        Args:
+            request: of one of the classes that the spec names.
+            now: seconds.
+
+        Raises:
+            LocalProtocolError: this cannot be asked for. Nothing has changed.
+        """
+        raise LocalProtocolError(f"{type(self).__name__} takes no requests; {request!r} is one")
+
+    def link_failed(self, neighbor: LogicalAddress, now: float) -> ServiceEffects:
+        """The way to a neighbor has failed, or it is a neighbor no more. May be told twice."""
+        return ()
+
     def wake(self, now: float) -> ServiceEffects:
         """The deadline has come."""
+        return ()
 
-    @abstractmethod
     def leave(self, now: float) -> ServiceEffects:
-        """End. `next_deadline` is inf once nothing is left to do."""
+        """End, and let go what is held. `next_deadline` is inf once nothing is left to do."""
+        return ()
+
+    def statistics(self) -> object:
+        """A frozen attrs object of counters and gauges; None for nothing to tell."""
+        return None
+
+
+class Place(Protocol):
+    """What a service may ask of the node: where this member is in the topology, now."""
+
+    @property
+    def address(self) -> LogicalAddress:
+        """This member's logical address. Raises LocalProtocolError as long as it has none."""
+
+    @property
+    def neighbors(self) -> tuple[Contact, ...]:
+        """The neighbors' contacts, sorted by logical address."""
+
+    def parent(self, root: LogicalAddress) -> LogicalAddress | None:
+        """The next hop toward `root`; None at the root itself or when there is none."""
+
+    def children(self, root: LogicalAddress) -> tuple[LogicalAddress, ...]:
+        """The neighbors whose parent for `root` this member is, sorted."""
+
+
+@frozen
+class ServiceContext:
+    """What a service is given when it is made.
+
+    Attributes:
+        contact: this member's contact as it was then, without or with a logical address.
+        rng: its own source of chance.
+        place: the member's place in the topology, to be asked whenever it matters.
+    """
+
+    contact: Contact
+    rng: Random
+    place: Place
 
 
 @frozen
@@ -101,16 +190,18 @@ class ServiceSpec:
     Attributes:
         name: its entry point's name, from which its id is derived.
         summary: one line for a person.
-        settings: the frozen attrs class of its table in the configuration.
+        settings: the frozen attrs class of its table in the configuration, `[services.NAME]`.
         create: makes a service from a member's context and settings.
         intercepts: whether it also receives its messages where they are relayed.
+        requests: the classes of what an application may ask of it.
     """
 
     name: str
     summary: str
     settings: type[Any]
-    create: Callable[[NodeContext, Any], Service]
+    create: Callable[[ServiceContext, Any], Service]
     intercepts: bool = False
+    requests: tuple[type[Any], ...] = ()
 
     @property
     def id(self) -> int:

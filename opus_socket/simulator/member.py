@@ -17,7 +17,7 @@ from attrs import define, field
 from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress
 from opus_socket.core.dispatch import Dispatch
 from opus_socket.core.effects import Abort, Emit, Kind, Quantity, Transmit, TransmitGroup
-from opus_socket.core.events import Event, Stable
+from opus_socket.core.events import Event, ServiceResult, Stable
 from opus_socket.core.inquiries import Answered, Target
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Mode
@@ -25,9 +25,10 @@ from opus_socket.core.overlay import (
     CoreEffects,
     CoreSettings,
     CoreStatistics,
-    Forward,
     OverlayCore,
 )
+from opus_socket.core.service import Scope, Service
+from opus_socket.core.serving import Forward
 from opus_socket.errors import JoinError, LocalProtocolError, NotJoinedError
 from opus_socket.simulator.chance import generator
 from opus_socket.simulator.underlay import Underlay, Way
@@ -72,6 +73,7 @@ class SimulatedSocket:
         received: messages for the application that nobody took yet, the oldest first.
         events: the last 1,024 events.
         answers: the results of `measure`, in the order in which they came.
+        results: what services and the handler told the application, by name, the oldest first.
         seen_as, ways, in_group: see `Station`.
     """
 
@@ -88,6 +90,7 @@ class SimulatedSocket:
     received: list[OverlayMessage] = field(factory=list, init=False)
     events: deque[Event] = field(factory=lambda: deque(maxlen=_MAX_EVENTS), init=False)
     answers: list[Answered] = field(factory=list, init=False)
+    results: dict[str, list[object]] = field(factory=dict, init=False)
     seen_as: Contact = field(init=False)
     ways: dict[bytes, Way] = field(factory=dict, init=False)
     _hellos: tuple[bytes, ...] = field(init=False)
@@ -95,6 +98,7 @@ class SimulatedSocket:
     _leaving: bool = field(default=False, init=False)
     _lives: int = field(default=0, init=False)
     _incarnation: int = field(default=0, init=False)
+    _handler: tuple[Service, Scope] | None = field(default=None, init=False)
     _version: int = field(default=-1, init=False)
     _wake_at: float = field(default=inf, init=False)
     _spins: int = field(default=0, init=False)
@@ -187,6 +191,22 @@ class SimulatedSocket:
         self._perform(self._running().measure(target, quantity, self._underlay.schedule.now))
         self._settle()
 
+    def ask(self, service: str, request: object) -> None:
+        """Ask something of a service that is on, or of the handler."""
+        core = self._running()
+        if not self.joined:
+            raise NotJoinedError(f"member {self.number} has not joined")
+        self._perform(core.ask(service, request, self._underlay.schedule.now))
+        self._settle()
+
+    def set_handler(self, handler: Service, scope: Scope = Scope.BOTH) -> None:
+        """Let a handler see the application's messages, in this life and those that follow."""
+        self._use_handler((handler, scope))
+
+    def remove_handler(self) -> None:
+        """Let messages go their way without a handler from now on."""
+        self._use_handler(None)
+
     def leave(self) -> None:
         """Say goodbye; it is gone once its machines have nothing left to do."""
         core = self._running()
@@ -219,6 +239,8 @@ class SimulatedSocket:
         self._version = -1
         self._watcher.disturbed("join" if self._lives == 1 else "restart", self)
         self._perform(self._core.join(now))
+        if self._handler is not None:
+            self._use_handler(self._handler)
         self._settle()
 
     def crash(self) -> None:
@@ -366,7 +388,18 @@ class SimulatedSocket:
         assert dispatch.first_id is not None, "whatever is originated has an identity"
         return dispatch.first_id
 
+    def _use_handler(self, handler: tuple[Service, Scope] | None) -> None:
+        self._handler = handler
+        if self._core is not None:
+            machine, scope = handler or (None, Scope.BOTH)
+            now = self._underlay.schedule.now
+            self._perform(self._core.set_handler(machine, scope, now))
+            self._settle()
+
     def _tell(self, event: Event) -> None:
+        if isinstance(event, ServiceResult):
+            self.results.setdefault(event.service, []).append(event.result)
+            return
         self.events.append(event)
         if isinstance(event, Stable) and not self._leaving:
             self.joined = True

@@ -143,6 +143,7 @@ class Simulator:
                     hop_limit=config.socket.hop_limit,
                     maximum_frame=config.socket_adapter.maximum_packet_length,
                 ),
+                services=config.services.specs(),
             )
             self._settings = (config, settings)
         return self._settings[1]

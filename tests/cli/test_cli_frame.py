@@ -22,7 +22,7 @@ from opus_socket.cli import VERBS, main
 from opus_socket.cli.options import overlay_options
 from opus_socket.config import OverlayConfig, example_text
 from opus_socket.errors import ConfigurationError, JoinError, NotJoinedError, OverlayError
-from opus_socket.registry import protocols
+from opus_socket.registry import protocols, services
 from plugin_distribution import install
 
 COMMAND = [sys.executable, "-m", "opus_socket.cli"]
@@ -385,7 +385,7 @@ def test_config_of_a_bad_file_is_one_line_and_2(tmp_path: Path) -> None:
 
 def test_config_example_is_a_configuration() -> None:
     result = run("config", "--example")
-    assert result.stdout == example_text(protocols().values())
+    assert result.stdout == example_text(protocols().values(), services().values())
     assert OverlayConfig.from_mapping(tomllib.loads(result.stdout)) == OverlayConfig(
         overlay_id="lab"
     )

@@ -190,7 +190,7 @@ def plain(dispatch: Dispatch) -> Answer:
         dispatch.consumed,
         sent,
         [message.frame for message in dispatch.delivered],
-        [(each.service, each.message.frame) for each in dispatch.for_services],
+        [(each.service or 0, each.message.frame) for each in dispatch.for_services],
         [event for event in dispatch.events if isinstance(event, MessageLost)],
         Counter(dispatch.dropped),
         dispatch.duplicates,

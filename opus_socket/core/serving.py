@@ -1,0 +1,206 @@
+"""The services of one membership, and the application's handler.
+
+Its one rule: each service gets what is for it, and what it asks for is carried out here. To the
+rest of a core services look like one machine; a handler is the service whose id is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import inf
+
+from attrs import define, field
+
+from opus_socket.core.addresses import LogicalAddress
+from opus_socket.core.dispatch import Dispatch, ForService
+from opus_socket.core.effects import Emit
+from opus_socket.core.engine import ForwardingEngine
+from opus_socket.core.events import ServiceResult
+from opus_socket.core.service import (
+    Originate,
+    Publish,
+    Release,
+    Scope,
+    Service,
+    ServiceEffects,
+    ServiceSpec,
+)
+from opus_socket.errors import ConfigurationError, LocalProtocolError
+
+HANDLER = "handler"
+"""By what name the application's handler is known among the services."""
+
+
+@define(eq=False)
+class Forward:
+    """For the driver: what a service sends; forward it like the application's."""
+
+    dispatch: Dispatch
+
+
+ServingEffect = Forward | Emit
+
+
+@define(eq=False, repr=False)
+class Serving:
+    """The services of one membership.
+
+    Args:
+        engine: carries their messages.
+    """
+
+    _engine: ForwardingEngine
+    _services: dict[int | None, Service] = field(factory=dict, init=False)
+    _specs: dict[int | None, ServiceSpec] = field(factory=dict, init=False)
+
+    def add(self, spec: ServiceSpec, service: Service) -> None:
+        """Let a service ride.
+
+        Raises:
+            ConfigurationError: one with its id does so already.
+        """
+        self._engine.register_service(spec.id, spec.intercepts)
+        self._services[spec.id] = service
+        self._specs[spec.id] = spec
+
+    def set_handler(
+        self, handler: Service | None, scope: Scope, now: float
+    ) -> Sequence[ServingEffect]:
+        """Let a handler see the application's messages, instead of one that may be there.
+
+        Args:
+            handler: None for none.
+            scope: which messages it sees.
+            now: seconds.
+        """
+        out: list[ServingEffect] = []
+        former = self._services.pop(None, None)
+        self._engine.watch(
+            delivered=handler is not None and Scope.DELIVERED in scope,
+            relayed=handler is not None and Scope.RELAYED in scope,
+        )
+        if former is not None:
+            self._perform(None, former.leave(now), now, out)
+        if handler is not None:
+            self._services[None] = handler
+            self._perform(None, handler.start(now), now, out)
+        return out
+
+    def start(self, now: float) -> Sequence[ServingEffect]:
+        """The member begins to join."""
+        out: list[ServingEffect] = []
+        for code, service in self._services.items():
+            self._perform(code, service.start(now), now, out)
+        return out
+
+    def leave(self, now: float) -> Sequence[ServingEffect]:
+        """The member leaves."""
+        out: list[ServingEffect] = []
+        out += self.set_handler(None, Scope.BOTH, now)
+        for code, service in self._services.items():
+            self._perform(code, service.leave(now), now, out)
+        return out
+
+    def receive(self, message: ForService, now: float) -> Sequence[ServingEffect]:
+        """Hand a message to the service that it is for."""
+        out: list[ServingEffect] = []
+        code = message.service
+        self._perform(code, self._services[code].receive(message, now), now, out)
+        return out
+
+    def ask(self, name: str, request: object, now: float) -> Sequence[ServingEffect]:
+        """The application asks something of a service.
+
+        Raises:
+            ConfigurationError: no service of that name rides here.
+            LocalProtocolError: it cannot be asked for that. Nothing has changed.
+            NotJoinedError: this member has no address yet.
+        """
+        code = self._find(name)
+        spec = self._specs.get(code)
+        if spec is not None and not isinstance(request, spec.requests):
+            allowed = ", ".join(each.__name__ for each in spec.requests) or "nothing"
+            raise LocalProtocolError(f"{name} cannot be asked for {request!r}; allowed: {allowed}")
+        out: list[ServingEffect] = []
+        self._perform(code, self._services[code].ask(request, now), now, out)
+        return out
+
+    def link_failed(self, neighbor: LogicalAddress, now: float) -> Sequence[ServingEffect]:
+        """The way to a neighbor has failed, or it is a neighbor no more."""
+        out: list[ServingEffect] = []
+        for code, service in self._services.items():
+            self._perform(code, service.link_failed(neighbor, now), now, out)
+        return out
+
+    def wake(self, now: float) -> Sequence[ServingEffect]:
+        """A deadline has come."""
+        out: list[ServingEffect] = []
+        for code, service in self._services.items():
+            if service.next_deadline <= now:
+                self._perform(code, service.wake(now), now, out)
+        return out
+
+    @property
+    def next_deadline(self) -> float:
+        """When `wake` is due; inf for never."""
+        # A driver asks after every input; the loop costs more than the rest where it is empty.
+        if not self._services:
+            return inf
+        return min([each.next_deadline for each in self._services.values()])
+
+    def send(self, code: int | None, wanted: Originate, now: float) -> Forward:
+        """Send what the service with this id wants to."""
+        bodies, mode, key = wanted.bodies, wanted.mode, wanted.key
+        hop_limit, traffic_class = wanted.hop_limit, wanted.traffic_class
+        if code is None:
+            dispatch = self._engine.originate(
+                bodies, mode, key, now, hop_limit=hop_limit, traffic_class=traffic_class
+            )
+        else:
+            dispatch = self._engine.originate_service(
+                code, bodies, mode, key, now, hop_limit=hop_limit, traffic_class=traffic_class
+            )
+        return Forward(dispatch)
+
+    def named(self, name: str) -> Service:
+        """The service of that name.
+
+        Raises:
+            ConfigurationError: it does not ride here.
+        """
+        return self._services[self._find(name)]
+
+    def statistics(self) -> Mapping[str, object]:
+        """What each service that counts anything has counted, by name."""
+        told = {self._name(code): each.statistics() for code, each in self._services.items()}
+        return {name: figures for name, figures in told.items() if figures is not None}
+
+    def _find(self, name: str) -> int | None:
+        for code in self._services:
+            if self._name(code) == name:
+                return code
+        there = ", ".join(map(self._name, self._services)) or "none"
+        raise ConfigurationError(
+            f"no service {name!r} rides on this socket; those that do: {there}. "
+            f"A table [services.{name}] in the configuration switches it on"
+        )
+
+    def _name(self, code: int | None) -> str:
+        return HANDLER if code is None else self._specs[code].name
+
+    def _perform(
+        self, code: int | None, effects: ServiceEffects, now: float, out: list[ServingEffect]
+    ) -> None:
+        """Carry out what a service asks for."""
+        for effect in effects:
+            match effect:
+                case Originate():
+                    out.append(self.send(code, effect, now))
+                case Release(message=message):
+                    out.append(Forward(self._engine.resume(message, now)))
+                case Publish(result=result):
+                    out.append(Emit(ServiceResult(self._name(code), result)))
+                case Emit():
+                    out.append(effect)
+                case _:
+                    raise TypeError(f"not an effect of a service: {effect!r}")
