@@ -7,7 +7,8 @@ driver holds machines. The rooms, from the bottom up:
 - `core`: the machines' common ground: addresses, messages, wire, nodes, engine.
 - `config`, `registry`, `logs`: hypercast.toml as typed values; protocols found by entry point;
   logging.
-- `adapters` and `driver`: Trio; what carries packets, and the host that runs machines.
+- `adapters`, `loop` and `driver`: Trio; what carries packets, who waits for them, and the host that
+  runs machines.
 - `member`, `links`, `opening`: what a host knows of each socket; its ways to its neighbors; how a
   configuration becomes sockets.
 - `overlay_socket` on `membership`, `overlay_host`, `service_handle`, `subscription`, `pace`: what

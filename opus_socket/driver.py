@@ -1,34 +1,22 @@
-"""The Trio driver: a `Host`, the one loop that does I/O for any number of overlay sockets.
+"""The Trio driver: a `Host`, which holds the machines of any number of overlay sockets.
 
-Its one rule: one task, one wait, then work without waiting. Each turn hands every packet in hand
-to the machines, then wakes those whose deadline has come, then lets members of this process hand
-over to each other, then writes what is queued. Packets come before deadlines that are up to half a
-second late, so that a late driver does not look like a failure of others, and a flood does not stop
-the clock. A turn that takes too long gives way to other tasks of the program.
-
-    while True:
-        wait until a socket is ready or the next deadline      # the only wait
-        for each ready socket: machine.receive(...) or switch(...), perform the effects
-        for each deadline that has come: machine.wake(...), perform the effects
-        hand over inside the process, flush connections
-
-The host knows members (`member.py`) by (overlay tag, index).
+Its one rule: it turns packets, deadlines and calls into inputs of machines, and performs their
+effects; it decides nothing. The loop that does so is its base, see `loop`. The host knows members
+(`member.py`) by (overlay tag, index).
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from itertools import chain, count, tee
 
-import trio
 from attrs import define, field, frozen
 
 from opus_socket.adapters.address_cache import AddressCache
-from opus_socket.adapters.base import EVERY_INDEX, LONGEST_FRAME, READ_SIZE, Feeder, Route, Writer
+from opus_socket.adapters.base import EVERY_INDEX, LONGEST_FRAME, READ_SIZE, Route
 from opus_socket.adapters.flow import Output
-from opus_socket.adapters.poller import Poller
+from opus_socket.adapters.local import LocalMessages
 from opus_socket.adapters.pool import Place, TcpStatistics
 from opus_socket.adapters.udp import UdpPort, UdpStatistics
 from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint
@@ -39,11 +27,8 @@ from opus_socket.core.inquiries import Answered
 from opus_socket.core.overlay import CoreEffects
 from opus_socket.core.serving import Forward
 from opus_socket.links import Links
+from opus_socket.loop import Loop
 from opus_socket.member import Member, Port
-
-TURN_BUDGET = 0.002
-LATEST_WAKE = 0.5
-MAX_LOCAL_MESSAGES = 1 << 17
 
 
 @frozen
@@ -65,109 +50,29 @@ class HostStatistics:
 
 
 @define(eq=False, repr=False)
-class Host:
+class Host(Loop):
     """The one I/O loop, connection pool and timer heap of a process.
 
     An adapter sees it as its `Switchboard`.
     """
 
-    poller: Poller = field(factory=Poller)
     buffer: bytearray = field(factory=lambda: bytearray(READ_SIZE + LONGEST_FRAME))
     address_cache: AddressCache = field(factory=AddressCache, init=False)
     members: dict[tuple[int, int], Member] = field(factory=dict, init=False)
     links: Links = field(init=False)
-    _clock: trio.abc.Clock = field(factory=trio.lowlevel.current_clock, init=False)
     _by_tag: dict[int, dict[int, Member]] = field(factory=dict, init=False)
     _ports: dict[Place, Port] = field(factory=dict, init=False)
     _groups: list[UdpPort] = field(factory=list, init=False)
     _next_index: Iterator[int] = field(factory=count, init=False)
-    _timers: list[tuple[float, int, Callable[[], None]]] = field(factory=list, init=False)
-    _order: Iterator[int] = field(factory=count, init=False)
     _refused: Counter[str] = field(factory=Counter, init=False)
-    _feeders: deque[Feeder] = field(factory=deque, init=False)
-    _local_messages: deque[tuple[Route, Kind, bytes, Contact]] = field(factory=deque, init=False)
-    _sleep: trio.CancelScope | None = field(default=None, init=False)
-    _turns: int = field(default=0, init=False)
-    _turn_ended: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
-    _writers: list[Writer] = field(factory=list, init=False)
-    _sent_in: int = field(default=-1, init=False)
-    _closed: bool = field(default=False, init=False)
+    _local: LocalMessages = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
         self.links = Links(self)
-
-    # The loop
-
-    async def run(self) -> None:
-        """Drive everything until cancelled or closed."""
-        while not self._closed:
-            with trio.CancelScope(deadline=self._next_wake()) as self._sleep:
-                if self._feeders or self._local_messages:
-                    await trio.lowlevel.checkpoint()
-                else:
-                    await self.poller.wait()
-            self._sleep = None
-            if not self._closed:
-                await self._turn()
-
-    async def _turn(self) -> None:
-        self._turns += 1
-        limit = self.now() + TURN_BUDGET
-        ready_sockets = self.poller.poll()
-        for ready, mask in ready_sockets:
-            ready(mask)
-            if self.now() > limit:
-                await trio.lowlevel.checkpoint()
-                if self._closed:
-                    return
-                limit = self.now() + TURN_BUDGET
-        now = self.now()
-        late = now - self._timers[0][0] if self._timers else 0.0
-        if late >= 0 and (not ready_sockets or late > LATEST_WAKE or not self.poller.poll()):
-            self._run_timers(now, limit)
-        self._hand_over(limit)
-        self.flush()
-        self._turn_ended.unpark_all()
-
-    async def wait_turn(self) -> None:
-        """Wait until the loop has taken a turn."""
-        await self._turn_ended.park()
-
-    def _run_timers(self, now: float, limit: float) -> None:
-        timers = self._timers
-        while timers and timers[0][0] <= now:
-            heapq.heappop(timers)[2]()
-            if self.now() > limit:
-                return
-
-    def _hand_over(self, limit: float) -> None:
-        while self._local_messages or self._feeders:
-            if self._local_messages:
-                self.message(*self._local_messages.popleft())
-            if self._feeders:
-                self._feeders.popleft().run()
-            if self.now() > limit:
-                return
-
-    def _next_wake(self) -> float:
-        return self._timers[0][0] if self._timers else float("inf")
-
-    def wake(self) -> None:
-        """Let the loop take a turn soon."""
-        if self._sleep is not None:
-            self._sleep.cancel()
+        self._local = LocalMessages(self)
 
     # What adapters see
-
-    def now(self) -> float:
-        """Seconds, monotonic."""
-        return self._clock.current_time()
-
-    def call_at(self, when: float, call: Callable[[], None]) -> None:
-        """Call once, not before `when`."""
-        heapq.heappush(self._timers, (when, next(self._order), call))
-        if self._sleep is not None and when < self._sleep.deadline:
-            self._sleep.deadline = when
 
     def message(self, route: Route, kind: Kind, body: bytes, sender: Contact) -> None:
         """A protocol, rendezvous or measurement message came."""
@@ -210,22 +115,6 @@ class Host:
     def refuse(self, kind: str, tag: int | None = None) -> None:
         """Count bytes that break the protocol."""
         self._refused[kind] += 1
-
-    def run_later(self, feeder: Feeder) -> None:
-        """It can feed its outputs again."""
-        self._feeders.append(feeder)
-        self.wake()
-
-    def flush_later(self, writer: Writer) -> None:
-        """It has something to write at the next flush."""
-        self._writers.append(writer)
-
-    def flush(self) -> None:
-        """Write what was queued on any connection."""
-        while self._writers:
-            writers, self._writers = self._writers, []
-            for writer in writers:
-                writer.flush()
 
     # What overlay sockets ask for
 
@@ -317,7 +206,7 @@ class Host:
             if blockers is None and output.closed:
                 output.lose(len(dispatch.delivered), "overflow")
             else:
-                member.inbox.push(dispatch.delivered, dispatch.delivered_size, self.now())
+                member.inbox.push(dispatch.delivered, dispatch.delivered_size)
                 if blockers is not None and output.closed:
                     blockers.append(output)
         for event in dispatch.events:
@@ -325,20 +214,6 @@ class Host:
         if dispatch.for_services:
             effects = member.core.serve(dispatch.for_services, self.now())
             self.perform(member, effects, blockers)
-
-    def flush_lone(self) -> None:
-        """Write now what an application has just sent, unless it has sent before in this turn:
-        then more may follow, and the loop's next turn writes all of it at once.
-        """
-        if self._sent_in != self._turns:
-            self._sent_in = self._turns
-            self.flush()
-        self.wake()
-
-    def check_open(self) -> None:
-        """Raises `trio.ClosedResourceError` once it is closed."""
-        if self._closed:
-            raise trio.ClosedResourceError("this host is closed; open another one")
 
     @property
     def quiet(self) -> bool:
@@ -353,7 +228,7 @@ class Host:
 
     def close(self) -> None:
         """Close every socket at once, and end the loop."""
-        self._closed = True
+        super().close()
         for member in list(self.members.values()):
             self.dismiss(member)
         for port in list(self._ports.values()):
@@ -380,7 +255,7 @@ class Host:
         udp = [port.udp for port in ports if port.udp is not None]
         return HostStatistics(
             members=len(self.members),
-            turns=self._turns,
+            turns=self.turns,
             refused=dict(self._refused),
             udp=tuple(port.statistics() for port in (*udp, *self._groups)),
             tcp=tuple(port.tcp.statistics() for port in ports if port.tcp is not None),
@@ -391,10 +266,7 @@ class Host:
     def _transmit(self, member: Member, to: Contact, kind: Kind, body: bytes) -> None:
         route = Route(member.tag, to.index, member.index)
         if member.local_handover and self.is_here(to):
-            if len(self._local_messages) < MAX_LOCAL_MESSAGES:
-                self._local_messages.append((route, kind, body, member.place))
-                self.wake()
-            else:
+            if not self._local.push(route, kind, body, member.place):
                 self.refuse("local_overflow")
             return
         port = member.port

@@ -159,10 +159,10 @@ class Membership:
 
     async def _wait_to_send(self) -> None:
         self._check_joined()
-        await self._pace.checkpoint(self._host.now())
-        while self._intake.blocked and self._joined:
-            await self._senders.park()
-        self._check_joined()
+        await self._pace.checkpoint()
+        if self._intake.blocked:
+            await self._host.wait_for(self._may_send, self._senders)
+            self._pace.rested()
 
     def _commit(
         self,
@@ -241,12 +241,35 @@ class Membership:
     def _service_statistics(self, name: str) -> object:
         return None if self._core is None else self._core.statistics().services.get(name)
 
+    def _may_send(self) -> bool:
+        return not (self._intake.blocked and self._joined)
+
     async def _wait_for_message(self) -> None:
-        if self.config.socket.read_timeout:
-            with trio.fail_after(self.config.socket.read_timeout):
-                await self._inbox.wait()
-        else:
-            await self._inbox.wait()
+        """Wait until there is one.
+
+        Raises:
+            trio.EndOfChannel, trio.TooSlowError, NotJoinedError, trio.ClosedResourceError: as
+                `receive` says.
+        """
+        self._check_open()
+        inbox = self._inbox
+        if inbox:
+            await self._pace.checkpoint()
+        while not inbox:
+            self._check_open()
+            if inbox.closed:
+                raise trio.EndOfChannel
+            if self._core is None:
+                raise NotJoinedError("nothing can be received before join(); await it first")
+            if self.config.socket.read_timeout:
+                with trio.fail_after(self.config.socket.read_timeout):
+                    await self._host.wait_for(self._may_receive, inbox.arrival)
+            else:
+                await self._host.wait_for(self._may_receive, inbox.arrival)
+            self._pace.rested()
+
+    def _may_receive(self) -> bool:
+        return bool(self._inbox) or self._inbox.closed
 
     def _publish(self, event: Event) -> None:
         if isinstance(event, ServiceResult):
@@ -278,7 +301,8 @@ class Membership:
             self._stop(self._member)
 
     def _make_inbox(self, limit: int) -> Inbox:
-        return Inbox(Output(None, flow_settings(self.config, limit), self._host.links.look_soon))
+        output = Output(None, flow_settings(self.config, limit), self._host.links.look_soon)
+        return Inbox(output, self._host.now)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager
 from itertools import count
 from random import Random
 from weakref import WeakValueDictionary
@@ -147,9 +147,9 @@ async def open_host() -> AsyncIterator[OverlayHost]:
         # A cancellation from outside has been seen by the body, or is none of its business.
         nursery.cancel_scope.shield = True
     try:
-        with closing(host.poller):
-            overlay_host.close()
+        overlay_host.close()
     finally:
+        host.release()
         if crash is not None:
             raise OverlayError(f"the overlay's background task crashed: {crash!r}") from crash
     if raised is not None:

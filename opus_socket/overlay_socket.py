@@ -257,7 +257,14 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
             NotJoinedError: the socket never joined.
             trio.ClosedResourceError: the socket is closed.
         """
-        return (await self.receive_batch(1))[0]
+        await self._wait_for_message()
+        return self._inbox.pop()
+
+    async def __anext__(self) -> OverlayMessage:
+        try:
+            return await self.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
 
     async def receive_batch(self, maximum: int = 1024) -> list[OverlayMessage]:
         """The next messages, at least one, as many as are there: the fast way. Errors as
@@ -267,18 +274,8 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
             maximum: how many at most, a whole number of 1 or more.
         """
         maximum = check_maximum("receive_batch", maximum)
-        self._check_open()
-        await self._pace.checkpoint(self._host.now())
-        while True:
-            taken = self._inbox.take(maximum, self._host.now())
-            if taken:
-                return taken
-            self._check_open()
-            if self._inbox.closed:
-                raise trio.EndOfChannel
-            if self._core is None:
-                raise NotJoinedError("nothing can be received before join(); await it first")
-            await self._wait_for_message()
+        await self._wait_for_message()
+        return self._inbox.take(maximum)
 
     # Measuring
 

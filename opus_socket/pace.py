@@ -1,34 +1,36 @@
 """How often a call that need not wait gives way to other tasks.
 
 Its one rule: a full checkpoint a call would cap Trio at some 0.3 million calls a second, and none
-at all would starve the rest. So every call can be cancelled, and every 64th call, or the first
-after a millisecond without one, lets others run.
+at all would starve the rest. So every call can be cancelled, and the first one after a millisecond
+without a checkpoint lets others run.
 """
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import trio
 from attrs import define
 
-CALLS_BETWEEN_CHECKPOINTS = 64
 SECONDS_BETWEEN_CHECKPOINTS = 0.001
 
 
 @define(eq=False)
 class Pace:
-    """The checkpoints of one object's calls."""
+    """The checkpoints of one object's calls. Real time counts, whatever clock Trio runs on: what
+    others are kept from is a processor.
+    """
 
-    _calls: int = 0
-    _last: float = 0.0
+    _until: float = 0.0
 
-    async def checkpoint(self, now: float) -> None:
+    async def checkpoint(self) -> None:
         """Give way, or only look whether the call was cancelled."""
-        self._calls += 1
-        if (
-            self._calls >= CALLS_BETWEEN_CHECKPOINTS
-            or now - self._last >= SECONDS_BETWEEN_CHECKPOINTS
-        ):
-            self._calls, self._last = 0, now
-            await trio.lowlevel.checkpoint()
-        else:
+        if perf_counter() < self._until:
             await trio.lowlevel.checkpoint_if_cancelled()
+            return
+        await trio.lowlevel.checkpoint()
+        self.rested()
+
+    def rested(self) -> None:
+        """Others have just had their turn."""
+        self._until = perf_counter() + SECONDS_BETWEEN_CHECKPOINTS

@@ -12,7 +12,8 @@ import trio
 from attrs import define, field
 
 from core_world import GREETER, GreeterSettings
-from opus_socket import driver
+from opus_socket import loop
+from opus_socket.adapters import local
 from opus_socket.adapters.base import EVERY_INDEX, Route
 from opus_socket.adapters.flow import FlowSettings, Output
 from opus_socket.adapters.inbox import Inbox
@@ -81,7 +82,7 @@ class Bench:
             local_handover=local,
             maximum_packet=16_384,
             group=None,
-            inbox=Inbox(Output(None, limits, self.host.links.look_soon)),
+            inbox=Inbox(Output(None, limits, self.host.links.look_soon), self.host.now),
             place=Contact(None, 0, number, (port.endpoint,)),
         )
         self.events[number] = []
@@ -118,7 +119,7 @@ async def _running() -> AsyncIterator[Bench]:
         finally:
             bench.host.close()
             nursery.cancel_scope.cancel()
-    bench.host.poller.close()
+    bench.host.release()
 
 
 async def test_calls_are_made_in_the_order_of_their_times(bench: Bench) -> None:
@@ -197,7 +198,7 @@ async def test_deadlines_are_not_starved_by_packets(bench: Bench) -> None:
     due = bench.host.now() + 0.01
     bench.host.call_at(due, lambda: made.append(bench.host.now()))
     await bench.until(lambda: bool(made))
-    assert made[0] - due < driver.LATEST_WAKE + 0.5
+    assert made[0] - due < loop.LATEST_WAKE + 0.5
     assert reads > 10
     bench.host.poller.remove(ours)
     ours.close()
@@ -245,7 +246,7 @@ async def test_members_meet_and_talk(bench: Bench, local: bool) -> None:
     for number in range(10):
         bench.send(a, str(number).encode(), [])
     await bench.until(lambda: len(b.inbox) == 10)
-    assert [m.payload for m in b.inbox.take(100, 0.0)] == [str(n).encode() for n in range(10)]
+    assert [m.payload for m in b.inbox.take(100)] == [str(n).encode() for n in range(10)]
     assert (a_port.tcp is not None and a_port.tcp.quiet) is local
 
 
@@ -340,7 +341,7 @@ async def test_a_lost_connection_is_told_to_those_who_used_it(bench: Bench) -> N
 async def test_hand_over_of_control_is_bounded(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "MAX_LOCAL_MESSAGES", 5)
+    monkeypatch.setattr(local, "MAX_MESSAGES", 5)
     port = bench.port()
     a, b = bench.member(port), bench.member(port)
     ping = Transmit(b.core.contact, Kind.MEASUREMENT, b"x")

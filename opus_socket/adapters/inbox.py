@@ -7,7 +7,7 @@ what does not fit follows the declared policy and is counted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 from attrs import define, field
@@ -20,60 +20,72 @@ from opus_socket.core.message import OverlayMessage
 class Inbox:
     """Messages that wait for the application, in the batches in which they came.
 
+    A batch gives its room back when its last message is taken.
+
     Attributes:
         output: its bounds; a limit of 0 discards everything.
+        now: the clock, in seconds.
         closed: whether no more will come.
+        arrival: where tasks park that wait for a message.
     """
 
     output: Output
-    closed: bool = False
+    now: Callable[[], float]
+    closed: bool = field(default=False, init=False)
+    arrival: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
     _batches: deque[tuple[Sequence[OverlayMessage], int]] = field(factory=deque, init=False)
-    _taken: int = field(default=0, init=False)
-    _count: int = field(default=0, init=False)
-    _receivers: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
+    _opened: list[OverlayMessage] = field(factory=list, init=False)
+    _opened_size: int = field(default=0, init=False)
 
-    def push(self, messages: Sequence[OverlayMessage], size: int, now: float) -> None:
+    def __bool__(self) -> bool:
+        """Whether a message is there."""
+        return bool(self._opened or self._batches)
+
+    def __len__(self) -> int:
+        return len(self._opened) + sum(len(messages) for messages, _ in self._batches)
+
+    def push(self, messages: Sequence[OverlayMessage], size: int) -> None:
         """Messages came, with so many bytes in their frames; the sequence is this one's now."""
         if self.output.settings.limit == 0:
             self.output.discarded += len(messages)
-        elif self.output.admit(size, len(messages), now):
+        elif self.output.admit(size, len(messages), self.now()):
             self._batches.append((messages, size))
-            self._count += len(messages)
-            if self._receivers:
-                self._receivers.unpark(count=len(messages))
+            if self.arrival:
+                self.arrival.unpark(count=len(messages))
 
-    def take(self, maximum: int, now: float) -> list[OverlayMessage]:
+    def pop(self) -> OverlayMessage:
+        """The next message; there must be one."""
+        opened = self._opened
+        if not opened:
+            opened = self._open()
+        message = opened.pop()
+        if not opened:
+            self.output.release(self._opened_size, self.now())
+        return message
+
+    def take(self, maximum: int) -> list[OverlayMessage]:
         """Up to so many messages, at once."""
         taken: list[OverlayMessage] = []
-        released = 0
-        while self._batches and len(taken) < maximum:
-            messages, size = self._batches[0]
-            start = self._taken
-            end = start + maximum - len(taken)
-            part = messages[start:end] if start or end < len(messages) else messages
-            taken += part
-            if end < len(messages):
-                self._taken = end
-                size = sum([len(message.frame) for message in part])
-                self._batches[0] = messages, self._batches[0][1] - size
-            else:
-                self._taken = 0
-                self._batches.popleft()
-            released += size
-        if taken:
-            self._count -= len(taken)
-            self.output.release(released, now)
+        while (room := maximum - len(taken)) and self:
+            if not self._opened and len(self._batches[0][0]) <= room:
+                messages, size = self._batches.popleft()
+                taken += messages
+                self.output.release(size, self.now())
+                continue
+            opened = self._opened or self._open()
+            taken += reversed(opened[-room:])
+            del opened[-room:]
+            if not opened:
+                self.output.release(self._opened_size, self.now())
         return taken
-
-    def __len__(self) -> int:
-        return self._count
-
-    async def wait(self) -> None:
-        """Wait until a message is there or none will come any more."""
-        while not self._count and not self.closed:
-            await self._receivers.park()
 
     def close(self) -> None:
         """No more will come."""
         self.closed = True
-        self._receivers.unpark_all()
+        self.arrival.unpark_all()
+
+    def _open(self) -> list[OverlayMessage]:
+        """Take the next batch apart: its messages, the last one first."""
+        messages, self._opened_size = self._batches.popleft()
+        self._opened = [*reversed(messages)]
+        return self._opened

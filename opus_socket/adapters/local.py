@@ -15,6 +15,45 @@ from opus_socket.adapters.base import Route, Switchboard
 from opus_socket.adapters.flow import Intake, Output
 from opus_socket.core.addresses import Contact
 from opus_socket.core.dispatch import Piece
+from opus_socket.core.effects import Kind
+
+MAX_MESSAGES = 1 << 17
+"""How many messages may wait to be handed over."""
+
+MESSAGES_PER_TURN = 64
+
+
+@define(eq=False, repr=False)
+class LocalMessages:
+    """Protocol, rendezvous and measurement messages between members of one host.
+
+    Args:
+        host: where they live.
+    """
+
+    host: Switchboard
+    _queue: deque[tuple[Route, Kind, bytes, Contact]] = field(factory=deque, init=False)
+    _listed: bool = field(default=False, init=False)
+
+    def push(self, route: Route, kind: Kind, body: bytes, sender: Contact) -> bool:
+        """Queue a message; False when there is no room."""
+        if len(self._queue) >= MAX_MESSAGES:
+            return False
+        self._queue.append((route, kind, body, sender))
+        if not self._listed:
+            self._listed = True
+            self.host.run_later(self)
+        return True
+
+    def run(self) -> None:
+        """Hand over some of them; the rest comes after what others have to hand over."""
+        self._listed = False
+        queue = self._queue
+        for _ in range(min(MESSAGES_PER_TURN, len(queue))):
+            self.host.message(*queue.popleft())
+        if queue and not self._listed:
+            self._listed = True
+            self.host.run_later(self)
 
 
 @define(eq=False, repr=False)

@@ -72,3 +72,39 @@ class Poller:
     def close(self) -> None:
         """Forget everything."""
         self._selector.close()
+
+
+@define(eq=False, repr=False)
+class Bell:
+    """Makes a poller ready, by a pair of sockets.
+
+    Args:
+        poller: which is to be ready whenever it was rung; the sockets live as long as it.
+    """
+
+    poller: Poller
+    _ringing: bool = field(default=False, init=False)
+    _here: socket.socket = field(init=False)
+    _there: socket.socket = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._here, self._there = socket.socketpair()
+        self._here.setblocking(False)
+        self._there.setblocking(False)
+        self.poller.add(self._here, READ, self._hear)
+
+    def ring(self) -> None:
+        """Make the poller ready, if it is not yet."""
+        if not self._ringing:
+            self._ringing = True
+            self._there.send(b"!")
+
+    def close(self) -> None:
+        """Close both sockets."""
+        self.poller.remove(self._here)
+        self._here.close()
+        self._there.close()
+
+    def _hear(self, _mask: int) -> None:
+        self._ringing = False
+        self._here.recv(1)

@@ -95,34 +95,47 @@ def message(payload: bytes) -> OverlayMessage:
     return OverlayMessage.parse(frame(payload))
 
 
-@given(st.lists(st.one_of(st.integers(1, 5), st.lists(st.binary(max_size=50), min_size=1))))
+@given(st.lists(st.one_of(st.integers(0, 5), st.lists(st.binary(max_size=50), min_size=1))))
 def test_an_inbox_is_a_bounded_queue(steps: list[int | list[bytes]]) -> None:
-    """What is pushed comes out in order, until the bound drops what is newest."""
+    """What is pushed comes out in order, one (0) or several at once, until the bound drops what is
+    newest. A batch counts until its last message is taken.
+    """
     board = Board()
-    inbox = Inbox(board.output(300, overflow=Overflow.DROP))
-    expected: deque[OverlayMessage] = deque()
+    inbox = Inbox(board.output(300, overflow=Overflow.DROP), board.now)
+    expected: deque[tuple[deque[OverlayMessage], int]] = deque()
     dropped = 0
+
+    def take() -> OverlayMessage:
+        message = expected[0][0].popleft()
+        if not expected[0][0]:
+            expected.popleft()
+        return message
+
     for step in steps:
-        if isinstance(step, int):
-            taken = inbox.take(step, 0.0)
-            assert taken == [expected.popleft() for _ in range(min(step, len(expected)))]
-        else:
+        count = sum(len(messages) for messages, _ in expected)
+        if isinstance(step, list):
             messages = [message(payload) for payload in step]
-            if sum(len(each.frame) for each in expected) < 300:
-                expected += messages
+            size = sum(len(each.frame) for each in messages)
+            if sum(size for _, size in expected) < 300:
+                expected.append((deque(messages), size))
             else:
                 dropped += len(messages)
-            inbox.push(messages, sum(len(each.frame) for each in messages), 0.0)
-        assert len(inbox) == len(expected)
-        assert inbox.output.queued == sum(len(each.frame) for each in expected)
+            inbox.push(messages, size)
+        elif step:
+            assert inbox.take(step) == [take() for _ in range(min(step, count))]
+        elif count:
+            assert inbox.pop() == take()
+        assert len(inbox) == sum(len(messages) for messages, _ in expected)
+        assert bool(inbox) == bool(expected)
+        assert inbox.output.queued == sum(size for _, size in expected)
         assert inbox.output.dropped == dropped
     board.close()
 
 
 def test_an_inbox_without_room_discards_everything(board: Board) -> None:
-    inbox = Inbox(board.output(0))
-    inbox.push([message(b"x"), message(b"y")], 100, 0.0)
-    assert inbox.take(10, 0.0) == []
+    inbox = Inbox(board.output(0), board.now)
+    inbox.push([message(b"x"), message(b"y")], 100)
+    assert inbox.take(10) == []
     statistics = inbox.output.statistics()
     assert (statistics.discarded, statistics.dropped, statistics.taken) == (2, 0, 0)
     assert not inbox.output.closed

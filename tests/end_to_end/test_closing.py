@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import trio
 
-from opus_socket import OverlayConfig, driver, open_host
+from opus_socket import OverlayConfig, loop, open_host
 
 
 @pytest.mark.parametrize("checkpoints", range(12))
 async def test_closing_in_the_middle_of_a_turn_ends_the_loop(
     monkeypatch: pytest.MonkeyPatch, server: str, overlay: str, checkpoints: int
 ) -> None:
-    monkeypatch.setattr(driver, "TURN_BUDGET", 0.0)  # a checkpoint after each socket
+    monkeypatch.setattr(loop, "TURN_BUDGET", 0.0)  # a checkpoint after each socket
     config = OverlayConfig(
         overlay_id=overlay,
         socket={"local_handover": False},
