@@ -7,6 +7,7 @@ driver holds machines. The rooms, from the bottom up:
 - `core`: the machines' common ground: addresses, messages, wire, nodes, engine.
 - `config`, `registry`, `logs`: hypercast.toml as typed values; protocols found by entry point;
   logging.
+- `services`: machines that ride on a socket, such as network coding.
 - `adapters`, `loop` and `driver`: Trio; what carries packets, who waits for them, and the host that
   runs machines.
 - `member`, `links`, `opening`: what a host knows of each socket; its ways to its neighbors; how a

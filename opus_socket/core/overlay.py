@@ -57,7 +57,9 @@ from opus_socket.core.events import (
 from opus_socket.core.inquiries import INQUIRIES, Answered, Inquiries, InquiryEffects, Target
 from opus_socket.core.key_attributes import KeyAttributes
 from opus_socket.core.measurement import Measured, Meter
+from opus_socket.core.message import SHAPES
 from opus_socket.core.node import Mode, Node, NodeContext, ProtocolSpec
+from opus_socket.core.runs import SERVICE_SIZE
 from opus_socket.core.service import (
     Originate,
     Scope,
@@ -176,7 +178,9 @@ class OverlayCore:
         services_by_id(spec for spec, _ in settings.services)
         for spec, service_settings in settings.services:
             rng = Random(self.rng.getrandbits(64))
-            given = ServiceContext(self.contact, rng, self.node)
+            head = SHAPES[settings.spec.las].size + SERVICE_SIZE
+            longest = settings.engine.maximum_frame - head
+            given = ServiceContext(self.contact, rng, self.node, longest)
             self._serving.add(spec, spec.create(given, service_settings))
         self._inquiries = Inquiries(Random(self.rng.getrandbits(64)))
         self.engine.register_service(INQUIRIES)

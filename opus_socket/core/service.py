@@ -175,11 +175,13 @@ class ServiceContext:
         contact: this member's contact as it was then, without or with a logical address.
         rng: its own source of chance.
         place: the member's place in the topology, to be asked whenever it matters.
+        longest_body: bytes of the longest body that fits into one frame.
     """
 
     contact: Contact
     rng: Random
     place: Place
+    longest_body: int
 
 
 @frozen
