@@ -6,7 +6,8 @@
 #   make test         lint, then every test
 #   make test-deep    the tests that take minutes, and long searches by hypothesis
 #   make lint         ruff, mypy, import contracts, house rules, the wheel's top level
-#   make bench        every benchmark, one after the other
+#   make bench        every benchmark with its peers [QUICK=1 OUT=FILE]
+#   make peers        what the benchmarks measure beside ours, as far as PyPI has it
 #   make docs         the documentation, in docs/_build/html
 #   make venv         everything a developer needs, and nothing run
 #   make constraints  the newest versions that Python 3.11 has, pinned
@@ -24,7 +25,7 @@ BASE := $(VENV)/.base
 DEV := $(VENV)/.dev
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: venv help demo test test-deep lint bench docs constraints clean
+.PHONY: venv help demo test test-deep lint bench peers docs constraints clean
 .DELETE_ON_ERROR:
 
 venv: $(DEV)
@@ -65,9 +66,14 @@ lint: $(DEV)
 	$(BIN)/python -m pytest --quiet tests/house
 
 bench: $(DEV)
-	@for program in benchmarks/[!_]*.py; do \
-		echo "== $$program"; $(BIN)/python "$$program" || exit; \
-	done
+	@$(BIN)/python benchmarks/all.py $(if $(QUICK),--quick) $(if $(OUT),--out '$(OUT)')
+
+# py-libp2p brings a hundred packages, some of which patch others: it stands alone.
+peers: $(DEV)
+	$(INSTALL) -e '.[peers]'
+	$(PYTHON) -m venv $(VENV)/libp2p
+	$(VENV)/libp2p/bin/python -m pip install --quiet --disable-pip-version-check libp2p
+	@echo "from Debian, where they are missing: apt install nats-server iperf3"
 
 docs: $(DEV)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

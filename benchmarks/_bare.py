@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import trio
 
@@ -17,6 +17,7 @@ READ_SIZE = 1 << 18
 READS_PER_WAKE = 4
 KERNEL_BUFFER = 1 << 17
 MAXIMUM_FRAME = 1 << 17
+CONNECT_TIMEOUT = 30.0
 _LENGTH = struct.Struct(">I")
 
 
@@ -29,8 +30,13 @@ class Message:
         self.payload = payload
 
 
-class Receiver:
-    """Reads messages from a connection and passes on what it reads."""
+class Node:
+    """Reads from a connection, and passes on what it reads.
+
+    Args:
+        source: where it reads.
+        children: where it passes everything on to.
+    """
 
     def __init__(self, source: socket.socket, children: Sequence[socket.socket]) -> None:
         self._source = source
@@ -50,6 +56,24 @@ class Receiver:
                 count -= len(messages)
                 if reads % READS_PER_WAKE == 0:
                     await trio.lowlevel.checkpoint()
+
+    async def relay(self, size: int) -> None:
+        """Pass so many bytes on, and make nothing of them."""
+        reads, view = 0, memoryview(self._buffer)
+        while size > 0:
+            try:
+                taken = self._source.recv_into(view[:READ_SIZE])
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._source)
+                continue
+            if not taken:
+                raise EOFError("the connection was closed")
+            size -= taken
+            reads += 1
+            for child in self._children:
+                await send(child, view[:taken])
+            if reads % READS_PER_WAKE == 0:
+                await trio.lowlevel.checkpoint()
 
     async def _receive_batch(self) -> list[Message] | None:
         """The messages that one read completes; None when there is nothing to read."""
@@ -76,39 +100,88 @@ class Receiver:
         return messages
 
 
-class Bare:
-    """A tree of bare nodes in one process; node 0 sends.
+class Tree:
+    """The part of a tree of bare nodes that is in this process; node 0 sends.
 
     Args:
-        parents: the parent of each node but the first.
+        parents: the parent of each node of the tree but the first.
+        own: the nodes that are here.
+        crossing: for each connection between the processes the end that is here, by its child.
+        last_only: only the last node makes messages of what it reads, the others pass it on.
     """
 
-    def __init__(self, parents: Sequence[int]) -> None:
-        pairs = [connected_pair() for _ in parents]
-        self._sockets = [sock for pair in pairs for sock in pair]
-        children: list[list[socket.socket]] = [[] for _ in range(len(parents) + 1)]
-        for (upper, _), parent in zip(pairs, parents, strict=True):
-            children[parent].append(upper)
-        self._children = children[0]
-        self._receivers = [
-            Receiver(lower, below) for (_, lower), below in zip(pairs, children[1:], strict=True)
-        ]
+    def __init__(
+        self,
+        parents: Sequence[int],
+        own: range,
+        crossing: Mapping[int, socket.socket],
+        *,
+        last_only: bool,
+    ) -> None:
+        self._sockets = list(crossing.values())
+        children: dict[int, list[socket.socket]] = {number: [] for number in own}
+        sources: dict[int, socket.socket] = {}
+        for child, parent in enumerate(parents, 1):
+            if child in own and parent in own:
+                upper, sources[child] = connected_pair()
+                children[parent].append(upper)
+                self._sockets += [upper, sources[child]]
+            elif child in own:
+                sources[child] = crossing[child]
+            elif parent in own:
+                children[parent].append(crossing[child])
+        self._first = children.get(0, [])
+        nodes = {number: Node(source, children[number]) for number, source in sources.items()}
+        receivers = [len(parents)] if last_only else list(nodes)
+        self._receivers = [node for number, node in nodes.items() if number in receivers]
+        self._relays = [node for number, node in nodes.items() if number not in receivers]
 
-    async def measure(self, batches: Sequence[Sequence[bytes]]) -> float:
-        """Seconds until every node but the first has got all messages."""
-        count = sum(map(len, batches))
-        started = trio.current_time()
+    async def receive(self, count: int, size: int) -> None:
+        """Let the nodes here receive so many messages of so many bytes."""
         async with trio.open_nursery() as nursery:
-            for receiver in self._receivers:
-                nursery.start_soon(receiver.receive, count)
-            for batch in batches:
-                await send_batch(self._children, batch)
-        return trio.current_time() - started
+            for node in self._receivers:
+                nursery.start_soon(node.receive, count)
+            for node in self._relays:
+                nursery.start_soon(node.relay, count * (size + _LENGTH.size))
+
+    async def send(self, batches: Sequence[Sequence[bytes]]) -> None:
+        """Send from node 0."""
+        for batch in batches:
+            await send_batch(self._first, batch)
 
     def close(self) -> None:
         """Close every connection."""
         for sock in self._sockets:
             sock.close()
+
+
+def crossing(parents: Sequence[int], own: range) -> list[int]:
+    """The children of connections between the nodes here and the others, sorted."""
+    return [
+        child for child, parent in enumerate(parents, 1) if (child in own) is not (parent in own)
+    ]
+
+
+def accept(listener: socket.socket, children: Sequence[int]) -> dict[int, socket.socket]:
+    """The connections that another process opens to this one, by the child that each says."""
+    listener.settimeout(CONNECT_TIMEOUT)
+    found: dict[int, socket.socket] = {}
+    while len(found) < len(children):
+        sock, _ = listener.accept()
+        sock.settimeout(CONNECT_TIMEOUT)
+        (child,) = _LENGTH.unpack(sock.recv(_LENGTH.size, socket.MSG_WAITALL))
+        found[child] = tune(sock)
+    return found
+
+
+def connect(port: int, children: Sequence[int]) -> dict[int, socket.socket]:
+    """Connections to another process, one for each of these children."""
+    found: dict[int, socket.socket] = {}
+    for child in children:
+        sock = socket.create_connection(("127.0.0.1", port), CONNECT_TIMEOUT)
+        sock.sendall(_LENGTH.pack(child))
+        found[child] = tune(sock)
+    return found
 
 
 async def send_batch(children: Sequence[socket.socket], payloads: Sequence[bytes]) -> None:

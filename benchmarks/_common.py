@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 Result = TypeVar("Result")
+Row = dict[str, str | int | float]
 _DESCRIPTORS_BESIDES = 64
 
 
@@ -29,7 +30,11 @@ class Side(Protocol):
     """What can be measured: an overlay, the bare program, or a peer."""
 
     async def measure(self, batches: Sequence[Sequence[bytes]]) -> float:
-        """Seconds until every receiver has got all messages."""
+        """Seconds until every receiver has got all messages.
+
+        Raises:
+            MeasurementError: they never do.
+        """
 
 
 def run(program: Callable[[], Awaitable[Result]]) -> Result:
@@ -37,13 +42,23 @@ def run(program: Callable[[], Awaitable[Result]]) -> Result:
     try:
         return trio.run(program)
     except BaseExceptionGroup as group:
-        failures, others = group.split(MeasurementError)
-        if others is not None or failures is None:
+        failure = only(group, (MeasurementError,))
+        if failure is None:
             raise
-        raise SystemExit(f"failed: {_first(failures)}") from None
+        raise SystemExit(f"failed: {failure}") from None
+    except MeasurementError as failure:
+        raise SystemExit(f"failed: {failure}") from None
 
 
-def _first(group: BaseExceptionGroup[MeasurementError]) -> BaseException:
+def only(
+    group: BaseExceptionGroup[BaseException], kinds: tuple[type[Exception], ...]
+) -> BaseException | None:
+    """The first failure in a group, if all are of these kinds."""
+    failures, others = group.split(kinds)
+    return None if others is not None or failures is None else _first(failures)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
@@ -82,27 +97,25 @@ class Measurement:
         pairs = zip(self.values, self.beside_values, strict=True)
         return median(value / beside for value, beside in pairs)
 
-    def as_json(self) -> str:
-        """One object on one line; `note` is there only where there is one."""
-        return json.dumps(
-            {
-                "workload": self.workload,
-                "size": self.size,
-                "members": self.members,
-                "value": _rounded(median(self.values)),
-                "unit": self.unit,
-                "runs": len(self.values),
-                "median": _rounded(median(self.values)),
-                "min": _rounded(min(self.values)),
-                "max": _rounded(max(self.values)),
-                "beside": self.beside,
-                "beside_median": _rounded(median(self.beside_values)),
-                "beside_min": _rounded(min(self.beside_values)),
-                "beside_max": _rounded(max(self.beside_values)),
-                "ratio": _rounded(self.ratio),
-            }
-            | ({"note": self.note} if self.note else {})
-        )
+    def as_row(self) -> Row:
+        """What is printed; `note` is there only where there is one."""
+        row: Row = {
+            "workload": self.workload,
+            "size": self.size,
+            "members": self.members,
+            "value": _rounded(median(self.values)),
+            "unit": self.unit,
+            "runs": len(self.values),
+            "median": _rounded(median(self.values)),
+            "min": _rounded(min(self.values)),
+            "max": _rounded(max(self.values)),
+            "beside": self.beside,
+            "beside_median": _rounded(median(self.beside_values)),
+            "beside_min": _rounded(min(self.beside_values)),
+            "beside_max": _rounded(max(self.beside_values)),
+            "ratio": _rounded(self.ratio),
+        }
+        return row | ({"note": self.note} if self.note else {})
 
 
 class Printer:
@@ -110,23 +123,23 @@ class Printer:
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
-        self._kept: list[Measurement] = []
-        self._skipped: dict[str, str] = {}
+        self._kept: list[Row] = []
 
     def add(self, measurement: Measurement) -> None:
         """A measurement was made."""
-        if self._as_json:
-            print(measurement.as_json(), flush=True)
-        else:
-            self._kept.append(measurement)
+        self.add_row(measurement.as_row())
 
     def skip(self, what: str, reason: str) -> None:
         """Something cannot be measured here; that is said once."""
-        if what in self._skipped:
-            return
-        self._skipped[what] = reason
+        row: Row = {"skipped": what, "reason": reason}
+        if row not in self._kept:
+            self.add_row(row)
+
+    def add_row(self, row: Row) -> None:
+        """A row as it is printed, of a measurement or of something skipped."""
+        self._kept.append(row)
         if self._as_json:
-            print(json.dumps({"skipped": what, "reason": reason}), flush=True)
+            print(json.dumps(row), flush=True)
 
     def finish(self) -> None:
         """That was all."""
@@ -137,25 +150,27 @@ class Printer:
             table.add_column(title, justify="left" if title in ("workload", "unit") else "right")
         for title in ("beside it", "median", "ratio"):
             table.add_column(title, justify="left" if title == "beside it" else "right")
-        for each in self._kept:
+        for row in self._kept:
+            if "skipped" in row:
+                continue
             table.add_row(
-                each.workload,
-                f"{each.size:,}" if each.size else "",
-                f"{each.members:,}",
-                *(_shown(value) for value in (median(each.values), min(each.values))),
-                _shown(max(each.values)),
-                each.unit,
-                each.beside,
-                _shown(median(each.beside_values)),
-                f"{each.ratio:.2f}",
+                str(row["workload"]),
+                f"{row['size']:,}" if row["size"] else "",
+                f"{row['members']:,}",
+                *(_shown(row[which]) for which in ("median", "min", "max")),
+                str(row["unit"]),
+                str(row["beside"]),
+                _shown(row["beside_median"]),
+                f"{row['ratio']:.2f}",
             )
         console = Console(width=130, highlight=False)
         console.print(table)
-        notes = {(each.workload, each.beside): each.note for each in self._kept if each.note}
-        for (workload, beside), note in notes.items():
-            console.print(f"{workload} beside {beside}: {note}")
-        for what, reason in self._skipped.items():
-            console.print(f"skipped {what}: {reason}")
+        notes = {(row["beside"], row["note"]): None for row in self._kept if "note" in row}
+        for beside, note in notes:
+            console.print(f"{beside}: {note}")
+        for row in self._kept:
+            if "skipped" in row:
+                console.print(f"skipped {row['skipped']}: {row['reason']}")
 
 
 def allow_descriptors(count: int) -> None:
@@ -179,5 +194,7 @@ def _rounded(value: float) -> float:
     return round(value, 4)
 
 
-def _shown(value: float) -> str:
+def _shown(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Callable
 
 import trio
+from _layout import ANSWERER
 from _overlay import tcp_config
-from _receiver import RECEIVER, serve
+from _receiver import Take, serve
 
 from opus_socket import OverlaySocket, open_overlay_socket
 from opus_socket.cli.pipes import JsonReader, JsonWriter
@@ -27,23 +29,34 @@ async def main() -> None:
     writer = JsonWriter(trio.lowlevel.FdStream(sys.stdout.fileno()))
     match await anext(reader):
         case {"overlay": str(server)}:
-            async with open_overlay_socket(tcp_config(RECEIVER, server)) as sock:
+            async with open_overlay_socket(tcp_config(ANSWERER, server)) as sock:
                 await sock.join()
-                await serve(reader, writer, lambda count: send_back(sock, count))
-        case {"raw": int(port), "size": int(size)}:
+                await serve(reader, writer, lambda count, _: send_back(sock, count))
+        case {"raw": int(port)}:
             stream = await trio.open_tcp_stream("127.0.0.1", port)
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await serve(reader, writer, lambda count: send_back_bytes(stream, count * size))
+            await serve(reader, writer, lambda count, size: send_back_bytes(stream, count * size))
         case {"zeromq": str(endpoint)}:
-            from _zeromq import Socket, open_answering  # it may not be installed
+            from _zeromq import open_answering  # it may not be installed
 
-            async def answer(sock: Socket, count: int) -> None:
-                sock.answer(count)
+            with open_answering(endpoint) as answering:
+                await serve(reader, writer, blocking(answering.answer))
+        case {"zenoh": str(endpoint)}:
+            from _zenoh_echo import open_answering as open_zenoh  # it may not be installed
 
-            with open_answering(endpoint) as sock_:
-                await serve(reader, writer, lambda count: answer(sock_, count))
+            with open_zenoh(endpoint) as zenoh_answering:
+                await serve(reader, writer, blocking(zenoh_answering.answer))
         case other:
             raise SystemExit(f"not understood: {other}")
+
+
+def blocking(answer: Callable[[int], None]) -> Take:
+    """An answerer that has threads of its own, or blocks: nothing else is to be done meanwhile."""
+
+    async def take(count: int, _: int) -> None:
+        answer(count)
+
+    return take
 
 
 async def send_back(sock: OverlaySocket, count: int) -> None:

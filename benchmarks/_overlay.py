@@ -14,30 +14,63 @@ from contextlib import asynccontextmanager
 
 import trio
 from _common import MeasurementError
-from attrs import frozen
+from _layout import Layout, Way
 
-from opus_socket import NotJoinedError, OverlayConfig, OverlaySocket
+from opus_socket import NotJoinedError, OverlayConfig, OverlayHost, OverlaySocket
 from opus_socket.cli.pipes import JsonReader
+from opus_socket.core.addresses import LogicalAddress
 from opus_socket.simulator.checkers.delaunay import Point, discrepancies, reference_triangulation
 
 LOOK_EVERY = 0.05
 FORM_TIMEOUT = 60.0
 MAXIMUM_PACKET = 32_768
+SLOW_FROM = 500
+SLOW_HEARTBEAT = 5.0
 _COMMAND = (sys.executable, "-m", "opus_socket.cli")
 _SERVER = ("rendezvous", "--listen", "127.0.0.1:0", "--json")
 Triangulation = Mapping[Point, Sequence[Point]]
 
 
-def tcp_config(point: Point, server: object) -> OverlayConfig:
-    """A member with an endpoint of its own, whose every link is a TCP connection."""
+def tcp_config(
+    point: Point,
+    server: object,
+    *,
+    handover: bool = False,
+    heartbeat: float = 1.0,
+    **socket: object,
+) -> OverlayConfig:
+    """A member with an endpoint of its own, whose every link is a TCP connection.
+
+    Args:
+        point: its coordinates.
+        server: the rendezvous server.
+        handover: it shares an endpoint with others of this process instead, and hands over to
+            them.
+        heartbeat: seconds.
+        socket: further settings of that table.
+    """
     return OverlayConfig(
         overlay_id="benchmark",
-        socket={"local_handover": False},
-        node={"delaunay": {"coordinates": f"{point[0]},{point[1]}"}},
-        node_adapter={"listen": "127.0.0.1:0", "socket_per_node": True},
+        socket={"local_handover": handover, **socket},
+        node={"delaunay": {"coordinates": f"{point[0]},{point[1]}", "heartbeat": heartbeat}},
+        node_adapter={"listen": "127.0.0.1:0", "socket_per_node": not handover},
         socket_adapter={"kind": "tcp", "maximum_packet_length": MAXIMUM_PACKET},
         rendezvous={"server": str(server)},
     )
+
+
+async def open_members(
+    host: OverlayHost, layout: Layout, own: range, server: object
+) -> list[OverlaySocket]:
+    """The overlay sockets of some members of a layout, not yet joined."""
+    # Ten thousand hellos a second would be measured, too.
+    heartbeat = SLOW_HEARTBEAT if len(layout.points) >= SLOW_FROM else 1.0
+    return [
+        await host.open_socket(
+            tcp_config(layout.points[number], server, handover=layout.handover, heartbeat=heartbeat)
+        )
+        for number in own
+    ]
 
 
 @asynccontextmanager
@@ -64,10 +97,14 @@ async def open_server() -> AsyncIterator[str]:
 
 
 async def form(sockets: Sequence[OverlaySocket], points: Sequence[Point]) -> None:
-    """Let all members of an overlay join, and wait until it is exact.
+    """Let the members of an overlay that are here join, and wait until their tables are exact.
+
+    Args:
+        sockets: the members that are here.
+        points: the places of all members.
 
     Raises:
-        MeasurementError: it is not after a minute.
+        MeasurementError: they are not after a minute.
     """
     expected = reference_triangulation(points)
     with trio.move_on_after(FORM_TIMEOUT):
@@ -102,6 +139,7 @@ def complaint(sockets: Sequence[OverlaySocket]) -> str:
     joined = [sock for sock in sockets if _has_joined(sock)]
     text = f"{len(joined)} of {len(sockets)} members have joined"
     if len(joined) == len(sockets):
+        # Members in another process are missing here, and then count as wrong.
         tables = {point_of(sock): [(x, y) for x, y in sock.neighbors] for sock in joined}
         wrong = discrepancies(tables)
         text += f", and {len(wrong)} neighbor tables are wrong: {wrong[:3]}"
@@ -115,29 +153,49 @@ def _has_joined(sock: OverlaySocket) -> bool:
         return False
 
 
-@frozen
-class Overlay:
-    """Members of an exact overlay in one process; the first sends.
+async def receive_all(
+    layout: Layout, own: range, members: Sequence[OverlaySocket], count: int
+) -> None:
+    """Receive so many messages at each member here that gets them.
 
-    Attributes:
-        members: the sender, then those that receive.
+    Args:
+        layout: of all members.
+        own: the numbers of the members that are here.
+        members: those members.
+        count: how many messages.
     """
-
-    members: Sequence[OverlaySocket]
-
-    async def measure(self, batches: Sequence[Sequence[bytes]]) -> float:
-        """Seconds until every other member has got all messages."""
-        count = sum(map(len, batches))
-        started = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            for member in self.members[1:]:
-                nursery.start_soon(receive, member, count)
-            for batch in batches:
-                await self.members[0].send_batch(batch)
-        return trio.current_time() - started
+    take = receive_each if layout.way is Way.SINGLE else receive
+    async with trio.open_nursery() as nursery:
+        for number, member in zip(own, members, strict=True):
+            if layout.receives(number):
+                nursery.start_soon(take, member, count)
 
 
 async def receive(member: OverlaySocket, count: int) -> None:
-    """Receive so many messages."""
+    """Receive so many messages, in batches."""
     while count > 0:
         count -= len(await member.receive_batch(count))
+
+
+async def receive_each(member: OverlaySocket, count: int) -> None:
+    """Receive so many messages, one by one."""
+    async for _ in member:
+        count -= 1
+        if count == 0:
+            return
+
+
+async def send(layout: Layout, sender: OverlaySocket, batches: Sequence[Sequence[bytes]]) -> None:
+    """Send as the layout says."""
+    match layout.way:
+        case Way.BATCH:
+            for batch in batches:
+                await sender.send_batch(batch)
+        case Way.LAST:
+            last = LogicalAddress(layout.points[-1])
+            for batch in batches:
+                await sender.send_batch(batch, to=last)
+        case Way.SINGLE:
+            for batch in batches:
+                for payload in batch:
+                    await sender.send_to_all(payload)

@@ -2,7 +2,7 @@
 
 Its one rule: every call blocks, because a peer has a loop and threads of its own; callers put it in
 a thread, or in a process that has nothing else to do. A call that makes no progress for `TIMEOUT`
-seconds fails.
+seconds fails with `TimeoutError`.
 """
 
 from __future__ import annotations
@@ -12,25 +12,28 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, cast
 
-TIMEOUT = 30.0
+TIMEOUT = 15.0
 
 
 class Receiver(Protocol):
-    """A receiver in a process of its own."""
+    """Receivers in a process of their own."""
 
     def receive(self, count: int) -> None:
-        """Receive so many messages."""
+        """Return when each of them has received so many messages."""
 
 
 class Sender(Protocol):
-    """The sender to one such receiver."""
+    """The sender to such receivers."""
 
     @property
     def endpoint(self) -> str:
-        """Where the receiver connects to."""
+        """Where receivers connect to."""
+
+    def probe(self) -> None:
+        """Send what tells receivers that they are connected, and does not count."""
 
     def wait_ready(self) -> None:
-        """Wait until the receiver gets what is sent."""
+        """Wait until the receivers get what is sent."""
 
     def send_all(self, batches: Sequence[Sequence[bytes]]) -> None:
         """Send all messages."""
@@ -44,16 +47,24 @@ class Group(Protocol):
 
 
 class Module(Protocol):
-    """A peer. One that cannot be in two processes here has `open_group` only."""
+    """A peer."""
 
     def open_group(self, receivers: int) -> AbstractContextManager[Group]:
         """A sender with so many receivers."""
 
-    def open_sender(self) -> AbstractContextManager[Sender]:
-        """A sender to one receiver."""
+    def open_chain(self, nodes: int, everywhere: bool) -> AbstractContextManager[Group]:
+        """A sender, and a chain of nodes behind it, each of which passes on what it gets.
 
-    def open_receiver(self, endpoint: str) -> AbstractContextManager[Receiver]:
-        """A receiver, connected to its sender."""
+        Args:
+            nodes: how many there are, the sender included.
+            everywhere: whether each of them receives the messages, or only the last.
+        """
+
+    def open_sender(self, receivers: int) -> AbstractContextManager[Sender]:
+        """A sender to so many receivers."""
+
+    def open_receiver(self, endpoint: str, receivers: int) -> AbstractContextManager[Receiver]:
+        """So many receivers, which hear from their sender."""
 
 
 def load(name: str) -> Module:

@@ -1,23 +1,45 @@
-"""The peers that throughput is measured beside: other systems that carry messages.
+"""The peers that workloads are measured beside: other systems that carry messages.
 
 Its one rule: a peer is measured as its makers mean it to be used, without loss; what it does less
-than an overlay socket does, or more, its note says. A peer that is not installed is skipped with
-the reason, never a failure. `pip install 'opus-socket[peers]'` installs what PyPI has.
+than an overlay socket does, or more, its note says. A peer that is not installed, or that fails, is
+skipped with the reason: that is no failure of ours. `pip install 'opus-socket[peers]'` and `make
+peers` install what PyPI has, `apt install nats-server iperf3` the rest.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from enum import StrEnum
 
 import trio
-from _common import MeasurementError, Side
+from _common import MeasurementError, Side, only
 from _peer import Group, Sender, load
-from _remote import open_program
+from _programs import open_apart, open_together
+from _remote import Elsewhere, open_program
+from _tools import MissingError, open_iperf
 from attrs import frozen
 
-from opus_socket.cli.pipes import JsonReader, JsonWriter
+STARTUP = 120.0
+PROBE_EVERY = 0.05
+INSTALL = "pip install 'opus-socket[peers]'"
+
+
+class Shape(StrEnum):
+    """How a peer's sender and receivers are laid out.
+
+    Attributes:
+        NEAR: in one process.
+        FAR: the sender in one process, the receivers in another.
+        CHAIN: in one process, each passing on to the next; the last receives.
+        CHAIN_EVERYWHERE: the same, and each receives.
+    """
+
+    NEAR = "near"
+    FAR = "far"
+    CHAIN = "chain"
+    CHAIN_EVERYWHERE = "chain everywhere"
 
 
 @frozen
@@ -26,13 +48,17 @@ class Peer:
 
     Attributes:
         name: the system's.
-        module: of these benchmarks.
-        notes: for each workload that it can do, what is compared there.
+        module: of these benchmarks; empty where it is a program of its own.
+        shapes: in which it can be measured.
+        note: what the reader must know to compare fairly.
+        most: receivers that it is asked to have.
     """
 
     name: str
     module: str
-    notes: Mapping[str, str]
+    shapes: Sequence[Shape]
+    note: str
+    most: int = 1000
 
 
 @frozen
@@ -44,117 +70,198 @@ class Opened:
     side: Side
 
 
+_BOTH = (Shape.NEAR, Shape.FAR)
+_ALL = tuple(Shape)
+_THREADS = "its threads work beside Python's"
 PEERS = (
     Peer(
         "ZeroMQ",
         "_zeromq",
-        {
-            "point_to_point": "PUSH/PULL; no relays; its I/O thread is a thread beside Python's",
-            "two_processes": "PUSH/PULL; no relays; an I/O thread beside Python's in each process",
-            "fan_out": "XPUB/SUB that waits instead of dropping; a star, no relays; its I/O thread"
-            " is a thread beside Python's",
-        },
+        _ALL,
+        "PUSH/PULL, to many XPUB/SUB that waits instead of dropping; a star without relays (a chain"
+        f" has a thread a relay); {_THREADS}",
     ),
     Peer(
         "Zenoh",
         "_zenoh",
-        {
-            "point_to_point": "reliable, waits when congested; no relays; its runtime's threads are"
-            " beside Python's",
-            "two_processes": "reliable, waits when congested; no relays; its runtime's threads are"
-            " beside Python's in each process",
-            "fan_out": "reliable, waits when congested; a star, no relays; its runtime's threads"
-            " are beside Python's",
-        },
+        _ALL,
+        "TCP, without shared memory; reliable, waits when congested; a star without relays (a chain"
+        f" has routers); {_THREADS}",
+    ),
+    Peer(
+        "Zenoh shared memory",
+        "_zenoh_shared",
+        (Shape.FAR,),
+        f"messages of 3 KiB and more do not pass through the network; no relays; {_THREADS}",
+        most=1,
+    ),
+    Peer("NATS", "", _BOTH, "through a broker, which is a process of its own; no acknowledgement"),
+    Peer(
+        "py-libp2p",
+        "",
+        _BOTH,
+        "gossipsub in plain text without signatures; a message reaches a member several times;"
+        " 24 messages under way, or its queues would drop",
+        most=64,
     ),
 )
+_REASONS = (ImportError, MissingError, MeasurementError, TimeoutError)
+IPERF = "one connection and writes of a message's size; nobody gets messages"
 
 
 @frozen
 class Near:
     """A peer whose receivers are in this process: a thread of it does the work."""
 
-    name: str
     group: Group
 
     async def measure(self, batches: Sequence[Sequence[bytes]]) -> float:
         """Seconds until every receiver has got all messages."""
         started = time.monotonic()
-        await _in_thread(self.name, self.group.exchange, batches)
+        await _in_thread(self.group.exchange, batches)
         return time.monotonic() - started
 
 
 @frozen
 class Far:
-    """A peer whose receiver is in another process.
+    """A peer whose receivers are in another process.
 
     Attributes:
-        name: the peer's.
         sender: is here.
-        reader, writer: the other process's standard output and input.
+        receivers: the other process.
     """
 
-    name: str
     sender: Sender
-    reader: JsonReader
-    writer: JsonWriter
+    receivers: Elsewhere
 
     async def measure(self, batches: Sequence[Sequence[bytes]]) -> float:
-        """Seconds until the receiver has got all messages."""
-        await self.writer.write(sum(map(len, batches)))
+        """Seconds until every receiver has got all messages."""
+        await self.receivers.writer.write([sum(map(len, batches)), len(batches[0][0])])
         started = time.monotonic()
-        await _in_thread(self.name, self.sender.send_all, batches)
-        finished = await anext(self.reader)
+        await _in_thread(self.sender.send_all, batches)
+        finished = await self.receivers.answer()
         assert isinstance(finished, float)
         return finished - started
 
 
 async def _in_thread(
-    name: str, work: Callable[[Sequence[Sequence[bytes]]], None], batches: Sequence[Sequence[bytes]]
+    work: Callable[[Sequence[Sequence[bytes]]], None], batches: Sequence[Sequence[bytes]]
 ) -> None:
     try:
         await trio.to_thread.run_sync(work, batches)
     except TimeoutError as error:
-        raise MeasurementError(f"{name}: {error}") from error
+        raise MeasurementError(str(error)) from error
 
 
 @asynccontextmanager
 async def open_peers(
-    workload: str, receivers: int, skip: Callable[[str, str], None]
+    shape: Shape, receivers: int, skip: Callable[[str, str], None]
 ) -> AsyncIterator[list[Opened]]:
-    """Every peer that can do a workload and is installed.
+    """Every peer that can be laid out so and is installed, and iperf3 beside a pair of processes.
 
     Args:
-        workload: its name.
-        receivers: how many it has.
-        skip: told the name of a peer that is missing, and why.
+        shape: how they are laid out.
+        receivers: how many there are; nodes of a chain but the sender.
+        skip: told the name of a peer that cannot be measured, and why.
     """
     async with AsyncExitStack() as stack:
         opened: list[Opened] = []
         for peer in PEERS:
-            if workload not in peer.notes:
+            if shape not in peer.shapes:
                 continue
+            if receivers > peer.most:
+                skip(f"{peer.name} with {receivers} receivers", f"it is asked for {peer.most}")
+                continue
+            side = await try_open(stack, peer, shape, receivers, skip)
+            if side is not None:
+                opened.append(Opened(peer.name, peer.note, side))
+        if shape is Shape.FAR and receivers == 1:
             try:
-                if workload == "two_processes":
-                    side: Side = await stack.enter_async_context(_open_far(peer))
-                else:
-                    group = await trio.to_thread.run_sync(
-                        stack.enter_context, load(peer.module).open_group(receivers)
-                    )
-                    side = Near(peer.name, group)
-            except ImportError as error:
-                skip(peer.name, f"{error}: pip install 'opus-socket[peers]'")
+                iperf = await stack.enter_async_context(open_iperf())
+            except MissingError as error:
+                skip("iperf3", str(error))
             else:
-                opened.append(Opened(peer.name, peer.notes[workload], side))
+                opened.append(Opened("iperf3", IPERF, iperf))
         yield opened
 
 
+async def try_open(
+    stack: AsyncExitStack,
+    peer: Peer,
+    shape: Shape,
+    receivers: int,
+    skip: Callable[[str, str], None],
+) -> Side | None:
+    """Open a peer in a stack; None when it is skipped."""
+    try:
+        return await stack.enter_async_context(_open(peer, shape, receivers))
+    except BaseExceptionGroup as group:
+        error = only(group, _REASONS)
+        if error is None:
+            raise
+    except _REASONS as alone:
+        error = alone
+    match error:
+        case ImportError():
+            skip(peer.name, f"{error}: {INSTALL}")
+        case MissingError():
+            skip(peer.name, str(error))
+        case _:
+            skip(f"{peer.name} with {receivers} receivers", str(error))
+    return None
+
+
 @asynccontextmanager
-async def _open_far(peer: Peer) -> AsyncIterator[Far]:
-    """A sender here, its receiver in another process."""
-    with load(peer.module).open_sender() as sender:
-        task = {"peer": peer.module, "endpoint": sender.endpoint}
-        async with open_program("_receiver.py", task) as (reader, writer):
-            await anext(reader)
+async def _open(peer: Peer, shape: Shape, receivers: int) -> AsyncIterator[Side]:
+    match peer.module, shape:
+        case "", Shape.FAR:
+            async with open_apart(peer.name, receivers) as apart:
+                yield apart
+        case "", _:
+            async with open_together(peer.name, receivers) as together:
+                yield together
+        case module, Shape.FAR:
+            async with _open_far(module, receivers) as far:
+                yield far
+        case module, Shape.NEAR:
+            async with _in_threads(load(module).open_group(receivers)) as group:
+                yield Near(group)
+        case module, _:
+            everywhere = shape is Shape.CHAIN_EVERYWHERE
+            async with _in_threads(load(module).open_chain(receivers + 1, everywhere)) as group:
+                yield Near(group)
+
+
+@asynccontextmanager
+async def _in_threads(manager: AbstractContextManager[Group]) -> AsyncIterator[Group]:
+    """A block whose ends may take a while."""
+    group = await trio.to_thread.run_sync(manager.__enter__)
+    try:
+        yield group
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(manager.__exit__, None, None, None)
+
+
+@asynccontextmanager
+async def _open_far(module: str, receivers: int) -> AsyncIterator[Far]:
+    """A sender here, its receivers in another process."""
+    with load(module).open_sender(receivers) as sender:
+        task = {"peer": module, "endpoint": sender.endpoint, "receivers": receivers}
+        async with open_program("_receiver.py", task) as streams:
+            below = Elsewhere(*streams)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_probe, sender)
+                with trio.move_on_after(STARTUP) as patience:
+                    await below.answer()
+                nursery.cancel_scope.cancel()
+            if patience.cancelled_caught:
+                raise MeasurementError(f"they were not ready after {STARTUP:g} s")
             await trio.to_thread.run_sync(sender.wait_ready)
-            yield Far(peer.name, sender, reader, writer)
+            yield Far(sender, below)
+
+
+async def _probe(sender: Sender) -> None:
+    while True:
+        await trio.to_thread.run_sync(sender.probe)
+        await trio.sleep(PROBE_EVERY)

@@ -1,31 +1,33 @@
 """The second process of a benchmark: receives what the first one sends.
 
 Its one rule: it does what it is told on standard input, one JSON value a line, and says so on
-standard output. First `{"overlay": SERVER}`, `{"bare": PORT}` or the endpoint of a peer; then, for
-each run, how many messages are to come. It answers `true` when it is ready, and for each run the
-clock's reading when all had come.
+standard output. First which members of an overlay it has, which nodes of a bare tree, or which
+receivers of a peer; then, for each run, how many messages of how many bytes are to come. It answers
+when it is ready, with the parents of its members if it has any, and for each run the clock's
+reading when all had come; or `{"failed": REASON}`.
 """
 
 from __future__ import annotations
 
-import functools
-import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
 
 import trio
-from _bare import Receiver, tune
-from _overlay import receive, tcp_config
-from _peer import Receiver as PeerReceiver
+from _bare import Tree, connect, crossing
+from _common import MeasurementError
+from _layout import Layout, Way
+from _overlay import form, open_members, receive_all
 from _peer import load
+from _remote import parent_numbers
 
-from opus_socket import open_overlay_socket
+from opus_socket import open_host
 from opus_socket.cli.pipes import JsonReader, JsonWriter
 from opus_socket.config import LoggingConfig
+from opus_socket.core.addresses import LogicalAddress
 from opus_socket.logs import configure_logging
 
-SENDER, RECEIVER = (0, 0), (1, 0)
+Take = Callable[[int, int], Awaitable[None]]
 
 
 async def main() -> None:
@@ -33,39 +35,80 @@ async def main() -> None:
     reader = JsonReader(trio.lowlevel.FdStream(sys.stdin.fileno()))
     writer = JsonWriter(trio.lowlevel.FdStream(sys.stdout.fileno()))
     match await anext(reader):
-        case {"overlay": str(server)}:
-            async with open_overlay_socket(tcp_config(RECEIVER, server)) as sock:
-                await sock.join()
-                await serve(reader, writer, lambda count: receive(sock, count))
-        case {"bare": int(port)}:
-            source = socket.create_connection(("127.0.0.1", port))
-            with tune(source):
-                await serve(reader, writer, Receiver(source, ()).receive)
-        case {"peer": str(module), "endpoint": str(endpoint)}:
-            with load(module).open_receiver(endpoint) as receiver:
-                await serve(reader, writer, functools.partial(receive_all, receiver))
+        case {
+            "overlay": str(server),
+            "points": list(points),
+            "here": int(here),
+            "way": str(way),
+            "handover": bool(handover),
+        }:
+            layout = Layout([(x, y) for x, y in points], here, Way(way), handover)
+            await receive_overlay(reader, writer, layout, server)
+        case {
+            "bare": int(port),
+            "parents": list(parents),
+            "here": int(here),
+            "last_only": bool(last_only),
+        }:
+            own = range(here, len(parents) + 1)
+            connections = connect(port, crossing(parents, own))
+            tree = Tree(parents, own, connections, last_only=last_only)
+            await serve(reader, writer, tree.receive)
+        case {"peer": str(module), "endpoint": str(endpoint), "receivers": int(receivers)}:
+            await receive_peer(reader, writer, module, endpoint, receivers)
         case other:
             raise SystemExit(f"not understood: {other}")
 
 
-async def receive_all(receiver: PeerReceiver, count: int) -> None:
-    """Receive so many messages of a peer, which has a loop and threads of its own: this process has
+async def receive_overlay(
+    reader: JsonReader, writer: JsonWriter, layout: Layout, server: str
+) -> None:
+    """Receive as the members of an overlay."""
+    async with open_host() as host:
+        members = await open_members(host, layout, layout.others, server)
+        try:
+            await form(members, layout.points)
+        except MeasurementError as error:
+            await writer.write({"failed": str(error)})
+            return
+
+        async def take(count: int, _: int) -> None:
+            await receive_all(layout, layout.others, members, count)
+
+        root = LogicalAddress(layout.points[0])
+        parents = parent_numbers(layout, [member.parent(root) for member in members])
+        await serve(reader, writer, take, parents)
+
+
+async def receive_peer(
+    reader: JsonReader, writer: JsonWriter, module: str, endpoint: str, receivers: int
+) -> None:
+    """Receive as receivers of a peer, which has a loop and threads of its own: this process has
     nothing else to do meanwhile.
     """
-    receiver.receive(count)
+    try:
+        with load(module).open_receiver(endpoint, receivers) as receiver:
+
+            async def take(count: int, _: int) -> None:
+                receiver.receive(count)
+
+            await serve(reader, writer, take)
+    except TimeoutError as error:
+        await writer.write({"failed": str(error)})
 
 
-async def serve(
-    reader: JsonReader, writer: JsonWriter, take: Callable[[int], Awaitable[None]]
-) -> None:
+async def serve(reader: JsonReader, writer: JsonWriter, take: Take, ready: object = True) -> None:
     """Receive for run after run."""
-    await writer.write(True)
-    async for count in reader:
-        assert isinstance(count, int)
-        await take(count)
-        await writer.write(time.monotonic())
+    await writer.write(ready)
+    async for task in reader:
+        match task:
+            case [int(count), int(size)]:
+                await take(count, size)
+                await writer.write(time.monotonic())
+            case other:
+                raise SystemExit(f"not understood: {other}")
 
 
 if __name__ == "__main__":
-    configure_logging(LoggingConfig(level="warning"))
+    configure_logging(LoggingConfig(level="error"))
     trio.run(main)

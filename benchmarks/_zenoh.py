@@ -2,22 +2,26 @@
 
 Its one rule: nothing is lost, and nobody is found by chance: reliable, congestion control that
 waits, no scouting. A message is an object when a subscriber's callback has its payload as bytes.
+Shared memory, which Zenoh takes by itself for messages of 3 KiB and more between processes of one
+machine, is off here (`_zenoh_shared` has it on). A chain is one of routers, for peers do not relay.
 """
 
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import zenoh
 from _peer import TIMEOUT
+from _tools import free_port
 
 _KEY = "opus/benchmark"
 _LOOK_EVERY = 0.01
+_SETTLE = 1.0
+_USUAL_SESSIONS = 100
 
 
 class Sender:
@@ -89,68 +93,137 @@ class Receiver:
                 raise TimeoutError(f"{self._goal - before} messages have not come")
 
 
+class Receivers:
+    """Subscribers.
+
+    Args:
+        receivers: each of them.
+    """
+
+    def __init__(self, receivers: Sequence[Receiver]) -> None:
+        self._receivers = receivers
+
+    def receive(self, count: int) -> None:
+        """Return when each of them has received so many messages."""
+        for receiver in self._receivers:
+            receiver.receive(count)
+
+    def wait_heard(self, probe: Callable[[], None]) -> None:
+        """Wait until each has heard from the publisher.
+
+        Args:
+            probe: lets it say something, if it is here.
+        """
+        give_up = time.monotonic() + TIMEOUT
+        while not all(receiver.heard.is_set() for receiver in self._receivers):
+            if time.monotonic() > give_up:
+                raise TimeoutError("a subscriber was not found")
+            probe()
+            time.sleep(_LOOK_EVERY)
+
+
 class Group:
     """A publisher and its subscribers."""
 
-    def __init__(self, sender: Sender, receivers: Sequence[Receiver]) -> None:
+    def __init__(self, sender: Sender, receivers: Receivers) -> None:
         self._sender = sender
         self._receivers = receivers
 
     def exchange(self, batches: Sequence[Sequence[bytes]]) -> None:
         """Send all messages, and wait for them."""
         self._sender.send_all(batches)
-        count = sum(map(len, batches))
-        for receiver in self._receivers:
-            receiver.receive(count)
+        self._receivers.receive(sum(map(len, batches)))
 
 
 @contextmanager
 def open_group(receivers: int) -> Iterator[Group]:
     """A publisher, and subscribers that have heard from it."""
     with ExitStack() as stack:
-        sender = stack.enter_context(open_sender())
-        below = [stack.enter_context(open_receiver(sender.endpoint)) for _ in range(receivers)]
-        give_up = time.monotonic() + TIMEOUT
-        while not all(receiver.heard.is_set() for receiver in below):
-            if time.monotonic() > give_up:
-                raise TimeoutError("a subscriber was not found")
-            sender.probe()
-            time.sleep(_LOOK_EVERY)
+        sender = stack.enter_context(open_sender(receivers))
+        below = Receivers(_open_receivers(stack, sender.endpoint, receivers))
+        below.wait_heard(sender.probe)
         yield Group(sender, below)
 
 
 @contextmanager
-def open_sender() -> Iterator[Sender]:
+def open_chain(nodes: int, everywhere: bool) -> Iterator[Group]:
+    """Routers on a line, the first with a publisher, the last or all others with a subscriber."""
+    with ExitStack() as stack:
+        sender: Sender | None = None
+        below: list[Receiver] = []
+        upper = ""
+        for number in range(nodes):
+            endpoint = f"tcp/127.0.0.1:{free_port()}"
+            config = make_config(mode="router", listen=[endpoint], connect=[upper] if upper else [])
+            session = stack.enter_context(zenoh.open(config))
+            if sender is None:
+                sender = Sender(session, endpoint)
+            elif everywhere or number == nodes - 1:
+                below.append(Receiver(session))
+            upper = endpoint
+        assert sender is not None, "a chain has two nodes or more"
+        receivers = Receivers(below)
+        receivers.wait_heard(sender.probe)
+        # Routers go on agreeing about their trees for a while, and lose messages meanwhile.
+        time.sleep(_SETTLE)
+        yield Group(sender, receivers)
+
+
+@contextmanager
+def open_sender(receivers: int, *, shared_memory: bool = False) -> Iterator[Sender]:
     """A session that listens, with a publisher."""
-    endpoint = f"tcp/127.0.0.1:{_free_port()}"
-    with zenoh.open(_config("listen", endpoint)) as session:
+    endpoint = f"tcp/127.0.0.1:{free_port()}"
+    config = make_config(listen=[endpoint], sessions=receivers, shared_memory=shared_memory)
+    with zenoh.open(config) as session:
         yield Sender(session, endpoint)
 
 
 @contextmanager
-def open_receiver(endpoint: str) -> Iterator[Receiver]:
-    """A session that is connected to the publisher's, with a subscriber."""
-    with zenoh.open(_config("connect", endpoint)) as session:
-        yield Receiver(session)
+def open_receiver(
+    endpoint: str, receivers: int, *, shared_memory: bool = False
+) -> Iterator[Receivers]:
+    """Sessions that are connected to the publisher's, each with a subscriber that has heard it."""
+    with ExitStack() as stack:
+        below = Receivers(_open_receivers(stack, endpoint, receivers, shared_memory=shared_memory))
+        below.wait_heard(lambda: None)
+        yield below
 
 
-def _config(how: str, endpoint: str) -> zenoh.Config:
+def _open_receivers(
+    stack: ExitStack, endpoint: str, count: int, *, shared_memory: bool = False
+) -> list[Receiver]:
+    config = make_config(connect=[endpoint], shared_memory=shared_memory)
+    return [Receiver(stack.enter_context(zenoh.open(config))) for _ in range(count)]
+
+
+def make_config(
+    *,
+    mode: str = "peer",
+    listen: Sequence[str] = (),
+    connect: Sequence[str] = (),
+    sessions: int = 0,
+    shared_memory: bool = False,
+) -> zenoh.Config:
+    """A session's settings.
+
+    Args:
+        mode: what it is to others.
+        listen, connect: endpoints.
+        sessions: how many others connect to it.
+        shared_memory: whether Zenoh may use it.
+    """
     settings: dict[str, object] = {
-        "mode": "peer",
+        "mode": mode,
         "scouting/multicast/enabled": False,
         "scouting/gossip/enabled": False,
-        "listen/endpoints": [],
-        "connect/endpoints": [],
-        f"{how}/endpoints": [endpoint],
+        "listen/endpoints": listen,
+        "connect/endpoints": connect,
+        "transport/shared_memory/enabled": shared_memory,
     }
+    if sessions > _USUAL_SESSIONS:
+        settings["transport/unicast/max_sessions"] = sessions + 1
+        settings["transport/unicast/accept_pending"] = sessions + 1
     config = zenoh.Config()
     for key, value in settings.items():
         config.insert_json5(key, json.dumps(value))
     return config
-
-
-def _free_port() -> int:
-    """A port that was free a moment ago: a session does not tell which one it was given."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port

@@ -1,20 +1,23 @@
 """ZeroMQ as a peer: PUSH to PULL for one receiver, XPUB to SUB for many, REQ to REP for an echo.
 
 Its one rule: nothing is lost. PUSH waits while the receiver's queue is full, and so does XPUB with
-`XPUB_NODROP`; queues have ZeroMQ's usual length. Every message is one `recv()`, over TCP.
+`XPUB_NODROP`; queues have ZeroMQ's usual length. Every message is one `recv()`, over TCP. A chain
+has a proxy of ZeroMQ's own in a thread for each relay, or, where each receives, a loop of ours.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from threading import Thread
 
 import zmq
 from _peer import TIMEOUT
-from attrs import frozen
+from attrs import define, evolve, frozen
 
 _LOOK_EVERY = 1  # millisecond
+_MOST_SOCKETS = 8192
 _LOOPBACK = "tcp://127.0.0.1"
 
 
@@ -29,22 +32,42 @@ class Socket:
 
     socket: zmq.Socket[bytes]
     endpoint: str
+    receivers: int = 1
+
+    def probe(self) -> None:
+        """Not needed: a sender knows its receivers."""
 
     def wait_ready(self) -> None:
-        """A sender waits for its receiver by itself."""
+        """A PUSH waits for its receiver by itself; an XPUB is told of each subscription."""
+        if self.receivers > 1:
+            self.receive(self.receivers)
 
     def send_all(self, batches: Sequence[Sequence[bytes]]) -> None:
-        """Send all messages."""
+        """Send all messages.
+
+        Raises:
+            TimeoutError: a queue stayed full.
+        """
         send = self.socket.send
-        for batch in batches:
-            for payload in batch:
-                send(payload)
+        try:
+            for batch in batches:
+                for payload in batch:
+                    send(payload)
+        except zmq.Again:
+            raise TimeoutError("a queue stayed full") from None
 
     def receive(self, count: int) -> None:
-        """Receive so many messages."""
+        """Receive so many messages.
+
+        Raises:
+            TimeoutError: one did not come.
+        """
         recv = self.socket.recv
-        for _ in range(count):
-            recv()
+        try:
+            for _ in range(count):
+                recv()
+        except zmq.Again:
+            raise TimeoutError("a message has not come") from None
 
     def ask(self, payload: bytes) -> None:
         """Send a request, and wait for its answer."""
@@ -58,16 +81,66 @@ class Socket:
 
 
 @frozen
+class Receivers:
+    """Receivers that one thread serves in turn."""
+
+    sockets: Sequence[zmq.Socket[bytes]]
+    poller: zmq.Poller
+
+    @classmethod
+    def of(cls, sockets: Sequence[zmq.Socket[bytes]]) -> Receivers:
+        """Some receivers."""
+        poller = zmq.Poller()
+        for sock in sockets:
+            poller.register(sock, zmq.POLLIN)
+        return cls(sockets, poller)
+
+    def receive(self, count: int) -> None:
+        """Return when each of them has received so many messages."""
+        self.finish([count] * len(self.sockets))
+
+    def finish(self, missing: list[int]) -> None:
+        """Return when each of them has received what it misses.
+
+        Raises:
+            TimeoutError: nothing came any more.
+        """
+        left, give_up = sum(missing), time.monotonic() + TIMEOUT
+        while left:
+            self.take(missing)
+            if sum(missing) < left:
+                left, give_up = sum(missing), time.monotonic() + TIMEOUT
+            elif time.monotonic() > give_up:
+                raise TimeoutError(f"{left} messages have not come")
+
+    def take(self, missing: list[int]) -> None:
+        """Take all that has come, and wait a little when nothing has: it may be on its way, and so
+        may be the word that the sender's queue has room again.
+        """
+        before = sum(missing)
+        for number in range(len(missing)):
+            self._take_from(missing, number)
+        if sum(missing) == before:
+            self.poller.poll(_LOOK_EVERY)
+
+    def _take_from(self, missing: list[int], number: int) -> None:
+        recv, no_wait = self.sockets[number].recv, zmq.NOBLOCK
+        with suppress(zmq.Again):
+            while missing[number]:
+                recv(no_wait)
+                missing[number] -= 1
+
+
+@frozen
 class Group:
     """A sender and receivers that one thread serves in turn."""
 
     sender: zmq.Socket[bytes]
-    receivers: Sequence[zmq.Socket[bytes]]
-    poller: zmq.Poller
+    receivers: Receivers
 
     def exchange(self, batches: Sequence[Sequence[bytes]]) -> None:
         """Send while queues have room, and else receive what has come."""
-        missing = [sum(map(len, batches))] * len(self.receivers)
+        missing = [sum(map(len, batches))] * len(self.receivers.sockets)
         send, again, no_wait = self.sender.send, zmq.Again, zmq.NOBLOCK
         for batch in batches:
             for payload in batch:
@@ -76,65 +149,127 @@ class Group:
                         send(payload, no_wait)
                         break
                     except again:
-                        self._receive(missing)
-        left, give_up = sum(missing), time.monotonic() + TIMEOUT
-        while left:
-            self._receive(missing)
-            if sum(missing) < left:
-                left, give_up = sum(missing), time.monotonic() + TIMEOUT
-            elif time.monotonic() > give_up:
-                raise TimeoutError(f"{left} messages have not come")
+                        self.receivers.take(missing)
+        self.receivers.finish(missing)
 
-    def _receive(self, missing: list[int]) -> None:
-        """Take all that has come, and wait a little when nothing has: it may be on its way, and so
-        may be the word that the sender's queue has room again.
-        """
-        before = sum(missing)
-        for number in range(len(missing)):
-            self._take(missing, number)
-        if sum(missing) == before:
-            self.poller.poll(_LOOK_EVERY)
 
-    def _take(self, missing: list[int], number: int) -> None:
-        recv, no_wait = self.receivers[number].recv, zmq.NOBLOCK
-        with suppress(zmq.Again):
-            while missing[number]:
-                recv(no_wait)
-                missing[number] -= 1
+@frozen
+class Chain:
+    """A sender, threads that forward, and receivers.
+
+    Attributes:
+        sender: is the first node.
+        last: receives at the last.
+        relays: say how many messages passed, where each node receives.
+    """
+
+    sender: Socket
+    last: Socket
+    relays: Sequence[Relay]
+
+    def exchange(self, batches: Sequence[Sequence[bytes]]) -> None:
+        """Send all messages, and return when every receiver has got them."""
+        count = sum(map(len, batches))
+        sending = Thread(target=self.sender.send_all, args=(batches,))
+        sending.start()
+        self.last.receive(count)
+        sending.join()
+        # The last one has them only when all others had them.
+        short = [relay.take_count() for relay in self.relays]
+        if any(passed != count for passed in short):
+            raise TimeoutError(f"of {count} messages relays received {short}")
+
+
+@define(eq=False)
+class Relay:
+    """A relay that receives each message, and passes it on."""
+
+    source: zmq.Socket[bytes]
+    target: zmq.Socket[bytes]
+    _count: int = 0
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Work until the context ends."""
+        try:
+            work()
+        except zmq.ContextTerminated:
+            pass
+        finally:
+            self.source.close(0)
+            self.target.close(0)
+
+    def receive(self) -> None:
+        """Receive each message, and pass it on."""
+        recv, send = self.source.recv, self.target.send
+        while True:
+            message = recv()
+            self._count += 1
+            send(message)
+
+    def proxy(self) -> None:
+        """Pass on without looking at messages."""
+        zmq.proxy(self.source, self.target)
+
+    def take_count(self) -> int:
+        """How many messages it received since it was asked before."""
+        count, self._count = self._count, 0
+        return count
 
 
 @contextmanager
 def open_group(receivers: int) -> Iterator[Group]:
     """A PUSH with its PULL, or an XPUB with its SUBs, all of which have subscribed."""
     with _context() as context:
-        if receivers == 1:
-            sender, kind = _bound(context, zmq.PUSH), zmq.PULL
-        else:
-            sender, kind = _bound(context, zmq.XPUB), zmq.SUB
-            sender.socket.setsockopt(zmq.XPUB_NODROP, 1)
-            # Every subscription is told, not only the first to a topic.
-            sender.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
-        below = [_connected(context, kind, sender.endpoint) for _ in range(receivers)]
+        sender = _bound_sender(context, receivers)
+        kind = zmq.PULL if receivers == 1 else zmq.SUB
+        below = _connect_many(context, kind, sender.endpoint, receivers)
         if receivers > 1:
-            for receiver in below:
-                receiver.socket.setsockopt(zmq.SUBSCRIBE, b"")
             sender.receive(receivers)
         else:
             sender.socket.poll(TIMEOUT * 1000, zmq.POLLOUT)
-        poller = zmq.Poller()
-        for receiver in below:
-            poller.register(receiver.socket, zmq.POLLIN)
-        yield Group(sender.socket, [each.socket for each in below], poller)
+        yield Group(sender.socket, Receivers.of(below))
 
 
-def open_sender() -> AbstractContextManager[Socket]:
-    """A PUSH."""
-    return _open(zmq.PUSH)
+@contextmanager
+def open_chain(nodes: int, everywhere: bool) -> Iterator[Chain]:
+    """A PUSH, relays of PULL and PUSH in a thread each, and a PULL."""
+    with _context() as context:
+        first = upper = _bound(context, zmq.PUSH)
+        relays: list[Relay] = []
+        for _ in range(nodes - 2):
+            source = context.socket(zmq.PULL)
+            source.connect(upper.endpoint)
+            upper = _bound(context, zmq.PUSH, patient=True)
+            relays.append(Relay(source, upper.socket))
+        threads = [
+            Thread(target=relay.run, args=(relay.receive if everywhere else relay.proxy,))
+            for relay in relays
+        ]
+        last = _connected(context, zmq.PULL, upper.endpoint)
+        for thread in threads:
+            thread.start()
+        try:
+            yield Chain(first, last, relays if everywhere else ())
+        finally:
+            first.socket.close(0)
+            last.socket.close(0)
+            # Tells the relays to end, and waits until they have closed their sockets.
+            context.term()
 
 
-def open_receiver(endpoint: str) -> AbstractContextManager[Socket]:
-    """A PULL."""
-    return _open(zmq.PULL, endpoint)
+@contextmanager
+def open_sender(receivers: int) -> Iterator[Socket]:
+    """A PUSH to one receiver, or an XPUB to many."""
+    with _context() as context:
+        yield _bound_sender(context, receivers)
+
+
+@contextmanager
+def open_receiver(endpoint: str, receivers: int) -> Iterator[Receivers]:
+    """A PULL, or SUBs, all of which have subscribed."""
+    with _context() as context:
+        kind = zmq.PULL if receivers == 1 else zmq.SUB
+        yield Receivers.of(_connect_many(context, kind, endpoint, receivers))
 
 
 def open_asking() -> AbstractContextManager[Socket]:
@@ -157,14 +292,35 @@ def _open(kind: int, endpoint: str = "") -> Iterator[Socket]:
 @contextmanager
 def _context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, _MOST_SOCKETS)
     try:
         yield context
     finally:
         context.destroy(linger=0)
 
 
-def _bound(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> Socket:
-    sock = _impatient(context, kind)
+def _bound_sender(context: zmq.Context[zmq.Socket[bytes]], receivers: int) -> Socket:
+    if receivers == 1:
+        return _bound(context, zmq.PUSH)
+    sender = evolve(_bound(context, zmq.XPUB), receivers=receivers)
+    sender.socket.setsockopt(zmq.XPUB_NODROP, 1)
+    # Every subscription is told, not only the first to a topic.
+    sender.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+    return sender
+
+
+def _connect_many(
+    context: zmq.Context[zmq.Socket[bytes]], kind: int, endpoint: str, count: int
+) -> list[zmq.Socket[bytes]]:
+    sockets = [_connected(context, kind, endpoint).socket for _ in range(count)]
+    if kind == zmq.SUB:
+        for sock in sockets:
+            sock.setsockopt(zmq.SUBSCRIBE, b"")
+    return sockets
+
+
+def _bound(context: zmq.Context[zmq.Socket[bytes]], kind: int, *, patient: bool = False) -> Socket:
+    sock = context.socket(kind) if patient else _impatient(context, kind)
     sock.bind(f"{_LOOPBACK}:*")
     return Socket(sock, sock.getsockopt_string(zmq.LAST_ENDPOINT))
 

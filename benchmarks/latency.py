@@ -1,4 +1,4 @@
-"""Round trips over real TCP between two processes, beside a raw Trio echo and ZeroMQ.
+"""Round trips over real TCP between two processes, beside a raw Trio echo and other systems.
 
 Its one rule: one message is under way at a time, from the call that sends it until the answer is
 in the application's hands. Nothing is handed over inside a process (`local_handover = false`).
@@ -6,36 +6,46 @@ in the application's hands. Nothing is handed over inside a process (`local_hand
     python benchmarks/latency.py [--json] [--size 64] [--runs 5] [--trips 2000]
 
 `round_trip` is the median of a run's trips, `round_trip_p99` the 99th percentile, in microseconds;
-a ratio under 1 means that an overlay socket is faster. Measured in turn with it: a Trio program
-that has a connection and nothing else, and ZeroMQ's REQ and REP, which block, without Trio.
+a ratio under 1 means that an overlay socket is faster, and 1.5 of raw Trio is the goal. Measured in
+turn with it: a Trio program that has a connection and nothing else, and, where they are installed,
+ZeroMQ, Zenoh and NATS, none of which has Trio.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import importlib
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from statistics import median, quantiles
+from typing import Protocol
 
 import trio
 from _common import Measurement, MeasurementError, Printer, run
+from _layout import ANSWERER, ASKER
 from _overlay import open_server, tcp_config, wait_exact
-from _receiver import RECEIVER, SENDER
-from _remote import open_program
+from _programs import open_asking
+from _remote import Elsewhere, open_program
+from _tools import MissingError
 from attrs import frozen
 
 from opus_socket import open_overlay_socket
-from opus_socket.cli.pipes import JsonReader, JsonWriter
 from opus_socket.config import LoggingConfig
 from opus_socket.core.addresses import LogicalAddress
 from opus_socket.logs import configure_logging
 
 RUN_TIMEOUT = 60.0
 WARM_UP = 200
-BLOCKING = "REQ/REP; no relays; calls that block, no event loop; an I/O thread in each process"
+NOTES = {
+    "raw Trio": "",
+    "ZeroMQ": "REQ/REP; calls that block, no event loop; an I/O thread in each process",
+    "Zenoh": "TCP; calls that block, no event loop; answered in a thread of Zenoh's",
+    "NATS": "request and answer under asyncio, both through a broker",
+}
+INSTALL = "pip install 'opus-socket[peers]'"
 
 
 @frozen
@@ -44,12 +54,13 @@ class Echo:
 
     Attributes:
         trips: makes so many round trips; the seconds of each.
-        reader, writer: the other process's standard output and input.
+        other: the other process; None where `trips` takes care of it.
+        size: bytes of a message.
     """
 
     trips: Callable[[int], Awaitable[list[float]]]
-    reader: JsonReader
-    writer: JsonWriter
+    other: Elsewhere | None
+    size: int
 
     async def measure(self, count: int) -> list[float]:
         """The microseconds of so many round trips.
@@ -58,9 +69,11 @@ class Echo:
             MeasurementError: an answer did not come.
         """
         with trio.move_on_after(RUN_TIMEOUT):
-            await self.writer.write(count)
+            if self.other is not None:
+                await self.other.writer.write([count, self.size])
             taken = await self.trips(count)
-            await anext(self.reader)
+            if self.other is not None:
+                await self.other.answer()
             return [seconds * 1e6 for seconds in taken]
         raise MeasurementError(f"{count} round trips took more than {RUN_TIMEOUT:g} s")
 
@@ -79,28 +92,27 @@ async def timed(count: int, trip: Callable[[], Awaitable[None]]) -> list[float]:
 async def open_overlay(server: str, payload: bytes) -> AsyncIterator[Echo]:
     """Two members of an overlay."""
     async with (
-        open_overlay_socket(tcp_config(SENDER, server)) as member,
-        open_program("_echo.py", {"overlay": server}) as (reader, writer),
+        open_overlay_socket(tcp_config(ASKER, server)) as member,
+        open_answerer({"overlay": server}) as other,
     ):
         await member.join()
-        await anext(reader)
-        await wait_exact([member], {SENDER: [RECEIVER]})
-        other = LogicalAddress(RECEIVER)
+        await other.answer()
+        await wait_exact([member], {ASKER: [ANSWERER]})
+        address = LogicalAddress(ANSWERER)
 
         async def trip() -> None:
-            await member.send(other, payload)
+            await member.send(address, payload)
             await member.receive()
 
-        yield Echo(functools.partial(timed, trip=trip), reader, writer)
+        yield Echo(functools.partial(timed, trip=trip), other, len(payload))
 
 
 @asynccontextmanager
 async def open_raw(payload: bytes) -> AsyncIterator[Echo]:
     """Two ends of a connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        task = {"raw": listener.getsockname()[1], "size": len(payload)}
-        async with open_program("_echo.py", task) as (reader, writer):
-            await anext(reader)
+        async with open_answerer({"raw": listener.getsockname()[1]}) as other:
+            await other.answer()
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(listener.accept()[0]))
 
             async def trip() -> None:
@@ -110,19 +122,33 @@ async def open_raw(payload: bytes) -> AsyncIterator[Echo]:
                     missing -= len(await stream.receive_some(missing))
 
             async with stream:
-                yield Echo(functools.partial(timed, trip=trip), reader, writer)
+                yield Echo(functools.partial(timed, trip=trip), other, len(payload))
+
+
+class Asking(Protocol):
+    """A peer here that asks, by calls that block."""
+
+    @property
+    def endpoint(self) -> str:
+        """Where the answerer connects to."""
+
+    def wait_ready(self) -> None:
+        """Wait until somebody answers."""
+
+    def ask(self, payload: bytes) -> None:
+        """Send a question, and wait for its answer."""
 
 
 @asynccontextmanager
-async def open_zeromq(payload: bytes) -> AsyncIterator[Echo]:
-    """A REQ and a REP.
+async def open_blocking(name: str, payload: bytes) -> AsyncIterator[Echo]:
+    """ZeroMQ or Zenoh.
 
     Raises:
-        ImportError: ZeroMQ is not installed.
+        ImportError: it is not installed.
     """
-    from _zeromq import open_asking
-
-    with open_asking() as asking:
+    module = importlib.import_module({"zeromq": "_zeromq", "zenoh": "_zenoh_echo"}[name])
+    asking: Asking
+    with module.open_asking() as asking:
 
         def block(count: int) -> list[float]:
             taken: list[float] = []
@@ -135,9 +161,28 @@ async def open_zeromq(payload: bytes) -> AsyncIterator[Echo]:
         async def trips(count: int) -> list[float]:
             return await trio.to_thread.run_sync(block, count)
 
-        async with open_program("_echo.py", {"zeromq": asking.endpoint}) as (reader, writer):
-            await anext(reader)
-            yield Echo(trips, reader, writer)
+        async with open_answerer({name: asking.endpoint}) as other:
+            await other.answer()
+            await trio.to_thread.run_sync(asking.wait_ready)
+            yield Echo(trips, other, len(payload))
+
+
+@asynccontextmanager
+async def open_nats(payload: bytes) -> AsyncIterator[Echo]:
+    """NATS, in two programs of its own.
+
+    Raises:
+        MissingError: it is not installed.
+    """
+    async with open_asking("NATS") as asking:
+        yield Echo(functools.partial(asking.trips, size=len(payload)), None, len(payload))
+
+
+@asynccontextmanager
+async def open_answerer(task: object) -> AsyncIterator[Elsewhere]:
+    """The second process."""
+    async with open_program("_echo.py", task) as streams:
+        yield Elsewhere(*streams)
 
 
 def main() -> None:
@@ -164,16 +209,22 @@ async def measure(printer: Printer, size: int, runs: int, trips: int) -> None:
         server = await stack.enter_async_context(open_server())
         ours = await stack.enter_async_context(open_overlay(server, payload))
         others = {"raw Trio": await stack.enter_async_context(open_raw(payload))}
-        try:
-            others["ZeroMQ"] = await stack.enter_async_context(open_zeromq(payload))
-        except ImportError as error:
-            printer.skip("ZeroMQ", f"{error}: pip install 'opus-socket[peers]'")
+        for name, opened in (
+            ("ZeroMQ", open_blocking("zeromq", payload)),
+            ("Zenoh", open_blocking("zenoh", payload)),
+            ("NATS", open_nats(payload)),
+        ):
+            try:
+                others[name] = await stack.enter_async_context(opened)
+            except ImportError as error:
+                printer.skip(name, f"{error}: {INSTALL}")
+            except MissingError as error:
+                printer.skip(name, str(error))
         found = await take_turns([ours, *others.values()], runs, trips)
-    for name, of in (("round_trip", median), ("round_trip_p99", percentile_99)):
+    for what, of in (("round_trip", median), ("round_trip_p99", percentile_99)):
         first, *rest = ([of(taken) for taken in each] for each in found)
         for beside, values in zip(others, rest, strict=True):
-            note = BLOCKING if beside == "ZeroMQ" else ""
-            printer.add(Measurement(name, size, 2, "us", first, beside, values, note))
+            printer.add(Measurement(what, size, 2, "us", first, beside, values, NOTES[beside]))
 
 
 async def take_turns(sides: Sequence[Echo], runs: int, trips: int) -> list[list[list[float]]]:

@@ -64,10 +64,35 @@ def test_throughput_is_measured_for_each_workload(launch: Launch) -> None:
     options = ("--size", "64", "1024", "--runs", "1", "--seconds", "0.01")
     found = measure(launch, "throughput.py", *options)
     workloads = {"point_to_point": 2, "two_processes": 2, "fan_out": 9, "chain": 32}
+    workloads |= {"single": 2, "handover": 2}
     assert [(each["workload"], each["members"], each["size"]) for each in found] == [
         (name, members, size) for name, members in workloads.items() for size in (64, 1024)
     ]
     assert all(each["unit"] == "k messages/s" for each in found)
+
+
+def test_fan_out_is_measured_over_connections_and_by_reference(launch: Launch) -> None:
+    options = ("--receivers", "12", "--size", "1024", "--runs", "1", "--seconds", "0.01")
+    found = measure(launch, "fan_out.py", *options)
+    assert [(each["workload"], each["beside"], each["members"]) for each in found] == [
+        ("fan_out", "bare Trio", 13),
+        ("fan_out_each", "goal", 13),
+        ("fan_out_handover", "goal", 13),
+    ]
+    # So many thousand messages a second at all twelve are so many Mbit/s at each.
+    deliveries, each = (measurement["value"] for measurement in found[:2])
+    assert each == pytest.approx(deliveries * 1024 * 8 / 12 / 1000, rel=0.01)  # type: ignore[operator]
+
+
+def test_a_chain_is_measured_in_one_process_and_in_two(launch: Launch) -> None:
+    options = ("--nodes", "3", "--runs", "1", "--seconds", "0.01")
+    found = measure(launch, "chain.py", *options)
+    one = ["unicast", "unicast_cpu", "multicast", "multicast_cpu"]
+    by_reference = ["unicast_handover", "unicast_handover_cpu"]
+    by_reference += ["multicast_handover", "multicast_handover_cpu"]
+    names = [*one, "unicast_apart", "multicast_apart", *by_reference]
+    assert [each["workload"] for each in found] == names
+    assert {each["size"] for each in found} == {5120}
 
 
 def test_round_trips_are_measured_beside_a_raw_connection(launch: Launch) -> None:
@@ -88,7 +113,7 @@ def test_each_peer_is_measured_or_skipped_with_a_reason(launch: Launch) -> None:
     lines = [json.loads(line) for line in running.out.all]
     measured = [line["beside"] for line in lines if line.get("note")]
     skipped = [line["skipped"] for line in lines if line.get("reason")]
-    assert sorted(measured + skipped) == ["Zenoh", "ZeroMQ"]
+    assert sorted(measured + skipped) == ["NATS", "Zenoh", "ZeroMQ", "py-libp2p"]
 
 
 def test_people_get_a_table(launch: Launch) -> None:

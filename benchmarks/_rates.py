@@ -1,0 +1,107 @@
+"""How rates are compared: every side in turn, run by run.
+
+Its one rule: ours and the bare program must deliver everything, or the benchmark fails; a peer that
+does not is skipped from there on, with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import trio
+from _common import MeasurementError, Side
+from attrs import define, field
+
+BATCH_BYTES = 1 << 17
+MOST_IN_BATCH = 1024
+MOST_STEP = 8
+RUN_TIMEOUT = 60.0
+
+Skip = Callable[[str, str], None]
+
+
+@define
+class Metered:
+    """A side, and the processor time that this process takes for each of its runs.
+
+    Attributes:
+        side: what is measured.
+        cpu: microseconds a message, one a run.
+    """
+
+    side: Side
+    cpu: list[float] = field(factory=list)
+
+    async def measure(self, batches: Sequence[Sequence[bytes]]) -> float:
+        """Seconds until every receiver has got all messages."""
+        before = time.process_time()
+        taken = await self.side.measure(batches)
+        used = time.process_time() - before
+        self.cpu.append(used * 1e6 / sum(map(len, batches)))
+        return taken
+
+
+def batch_of(payload: bytes) -> list[bytes]:
+    """As many copies of a payload as are sent at once: 1,024, or 128 KiB."""
+    return [payload] * max(1, min(MOST_IN_BATCH, BATCH_BYTES // (len(payload) + 64)))
+
+
+async def compare(
+    ours: Mapping[str, Side],
+    peers: Mapping[str, Side],
+    payload: bytes,
+    runs: int,
+    seconds: float,
+    skip: Skip,
+) -> dict[str, list[float]]:
+    """The rates of all sides that deliver everything, run by run in turn, in messages a second.
+
+    Args:
+        ours: what must not fail.
+        peers: what may.
+        payload: of each message.
+        runs: how many.
+        seconds: how long a run of each is to take, about.
+        skip: told the name of a peer that fails, and why.
+    """
+    batch = batch_of(payload)
+    sides = {**ours, **peers}
+    counts: dict[str, int] = {}
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(runs + 1):
+        for name, side in list(sides.items()):
+            try:
+                if number == 0:
+                    counts[name] = await suitable_count(side, batch, seconds)
+                else:
+                    taken = await timed(side, batch, counts[name])
+                    rates[name].append(counts[name] * len(batch) / taken)
+            except MeasurementError as error:
+                if name in ours:
+                    raise
+                skip(f"{name} at {len(payload)} bytes", str(error))
+                del sides[name], rates[name]
+    return rates
+
+
+async def suitable_count(side: Side, batch: Sequence[bytes], seconds: float) -> int:
+    """How many batches take so many seconds; finding out warms everything up."""
+    count = 1
+    while (taken := await timed(side, batch, count)) < seconds / 2:
+        count = min(MOST_STEP * count, math.ceil(count * seconds / taken))
+    return max(1, round(count * seconds / taken))
+
+
+async def timed(side: Side, batch: Sequence[bytes], count: int) -> float:
+    """Seconds for so many batches.
+
+    Raises:
+        MeasurementError: messages were lost on their way.
+    """
+    with trio.move_on_after(RUN_TIMEOUT):
+        return await side.measure([batch] * count)
+    raise MeasurementError(
+        f"not all of {count * len(batch)} messages arrived within {RUN_TIMEOUT:g} s"
+    )
