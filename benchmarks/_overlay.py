@@ -16,7 +16,14 @@ import trio
 from _common import MeasurementError
 from _layout import Layout, Way
 
-from opus_socket import NotJoinedError, OverlayConfig, OverlayHost, OverlaySocket
+from opus_socket import (
+    LocalProtocolError,
+    NotJoinedError,
+    OverlayConfig,
+    OverlayHost,
+    OverlaySocket,
+    open_overlay_socket,
+)
 from opus_socket.cli.pipes import JsonReader
 from opus_socket.core.addresses import LogicalAddress
 from opus_socket.simulator.checkers.delaunay import Point, discrepancies, reference_triangulation
@@ -71,6 +78,17 @@ async def open_members(
         )
         for number in own
     ]
+
+
+async def refusal(size: int) -> str:
+    """Why members do not send payloads of so many bytes; empty when they do."""
+    async with open_overlay_socket(tcp_config((0, 0), "")) as alone:
+        await alone.join()
+        try:
+            await alone.send_to_all(bytes(size))
+        except LocalProtocolError as error:
+            return str(error)
+    return ""
 
 
 @asynccontextmanager

@@ -32,7 +32,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from _common import Measurement, Printer, Side, run
 from _layout import Layout, Way, circle, line
-from _overlay import open_server
+from _overlay import open_server, refusal
 from _peers import Opened, Shape, open_peers
 from _rates import compare
 from _remote import open_overlay, open_sides
@@ -113,6 +113,9 @@ async def measure(
         sides = {other.name: other.side for other in others}
         notes = {other.name: other.note for other in others}
         for size in sizes:
+            if reason := await refusal(size):
+                printer.skip(f"overlay sockets at {size} bytes", reason)
+                continue
             found = await compare(ours, sides, bytes(size), runs, seconds, printer.skip)
             rates = {side: [rate / 1000 for rate in each] for side, each in found.items()}
             for beside in [side for side in rates if side != name]:
