@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from opus_socket.config import OverlayConfig
 from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress, OverlayID
+from opus_socket.core.buckets import Direction, Limit
 from opus_socket.core.dispatch import ForService
 from opus_socket.core.effects import Quantity
 from opus_socket.core.events import (
@@ -70,6 +71,7 @@ __all__ = [
     "ConfigurationError",
     "Contact",
     "ContactFailed",
+    "Direction",
     "Endpoint",
     "Event",
     "EventSubscription",
@@ -77,6 +79,7 @@ __all__ = [
     "ForService",
     "HoldSettings",
     "JoinError",
+    "Limit",
     "LocalProtocolError",
     "LogicalAddress",
     "Measurement",

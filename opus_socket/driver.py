@@ -20,6 +20,7 @@ from opus_socket.adapters.local import LocalMessages
 from opus_socket.adapters.pool import Place, TcpStatistics
 from opus_socket.adapters.udp import UdpPort, UdpStatistics
 from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint
+from opus_socket.core.buckets import Direction
 from opus_socket.core.dispatch import Dispatch
 from opus_socket.core.effects import Abort, Emit, Kind, Transmit, TransmitGroup
 from opus_socket.core.events import ContactFailed, Event, NeighborRemoved
@@ -78,22 +79,35 @@ class Host(Loop):
         """A protocol, rendezvous or measurement message came."""
         if route.to_index in (ANY_INDEX, EVERY_INDEX):
             for member in self._anyone(route, sender):
-                self.perform(member, member.core.receive(kind, body, sender, self.now()))
+                self._receive(member, kind, body, sender)
             return
         found = self.members.get((route.tag, route.to_index))
         if found is None:
             self.refuse("nobody")
         else:
-            self.perform(found, found.core.receive(kind, body, sender, self.now()))
+            self._receive(found, kind, body, sender)
 
     def frames(
         self, route: Route, frames: memoryview, sender: Contact, blockers: list[Output] | None
     ) -> tuple[int, str | None]:
-        """Overlay messages came: switch them."""
+        """Overlay messages came: switch them, as soon as the member has bandwidth for them."""
         member = self.members.get((route.tag, route.to_index))
         if member is None:
             self.refuse("nobody")
             return len(frames), None
+        if member.emulation is not None:
+            neighbor = member.core.neighbor_at(sender)
+            return member.emulation.take(frames, sender, neighbor, blockers)
+        return self.switch(member, frames, sender, blockers)
+
+    def switch(
+        self,
+        member: Member,
+        frames: memoryview,
+        sender: Contact,
+        blockers: list[Output] | None,
+    ) -> tuple[int, str | None]:
+        """Have a member handle overlay messages now; arguments and result as `frames`."""
         core = member.core
         dispatch = core.switch(
             frames, core.neighbor_at(sender), self.now(), mutable=not frames.readonly
@@ -149,6 +163,8 @@ class Host(Loop):
             self._by_tag.pop(member.tag, None)
         for contact in list(member.links):
             self.links.drop(member, contact)
+        if member.emulation is not None:
+            member.emulation.close()
 
     def perform(
         self, member: Member, effects: CoreEffects, blockers: list[Output] | None = None
@@ -167,6 +183,8 @@ class Host(Loop):
             match effect:
                 case TransmitGroup(kind=kind, body=body):
                     if member.group is not None and member.port.udp is not None:
+                        if member.emulation is not None:
+                            member.emulation.charge(Direction.OUT, None, len(body))
                         route = Route(member.tag, ANY_INDEX, member.index)
                         member.port.udp.send_to(member.group, route, kind, body)
                 case Forward(dispatch=dispatch):
@@ -265,6 +283,8 @@ class Host(Loop):
 
     def _transmit(self, member: Member, to: Contact, kind: Kind, body: bytes) -> None:
         route = Route(member.tag, to.index, member.index)
+        if member.emulation is not None:
+            member.emulation.charge(Direction.OUT, to.address, len(body))
         if member.local_handover and self.is_here(to):
             if not self._local.push(route, kind, body, member.place):
                 self.refuse("local_overflow")
@@ -277,6 +297,12 @@ class Host(Loop):
             self.refuse("unreachable")
         else:
             self.wake()
+
+    def _receive(self, member: Member, kind: Kind, body: bytes, sender: Contact) -> None:
+        core = member.core
+        if member.emulation is not None:
+            member.emulation.charge(Direction.IN, core.neighbor_at(sender), len(body))
+        self.perform(member, core.receive(kind, body, sender, self.now()))
 
     def _anyone(self, route: Route, sender: Contact) -> list[Member]:
         """Members for whom a message without an index is: all of them for the group's, one for an

@@ -13,12 +13,14 @@ from typing import Protocol
 
 from attrs import define, field
 
-from opus_socket.adapters.base import Route, Switchboard
+from opus_socket.adapters.base import Carrier, Route, Switchboard
+from opus_socket.adapters.emulation import EmulatedLink, Emulation
 from opus_socket.adapters.flow import Output
 from opus_socket.adapters.local import LocalLink
 from opus_socket.adapters.pool import TcpLink
 from opus_socket.adapters.udp import UdpLink
 from opus_socket.core.addresses import Contact
+from opus_socket.core.buckets import Buckets
 from opus_socket.core.events import MessagesDropped
 from opus_socket.member import Link, Member
 
@@ -32,6 +34,15 @@ class Home(Switchboard, Protocol):
     @property
     def members(self) -> Mapping[tuple[int, int], Member]:
         """All members, by tag and index."""
+
+    def switch(
+        self,
+        member: Member,
+        frames: memoryview,
+        sender: Contact,
+        blockers: list[Output] | None,
+    ) -> tuple[int, str | None]:
+        """Have a member handle overlay messages, as `frames` does with those of whoever it is."""
 
     def is_here(self, contact: Contact) -> bool:
         """Whether a contact is a member of this process."""
@@ -52,7 +63,7 @@ class Links:
         """The link of a member to a contact: by hand-over, by TCP or by UDP."""
         output = Output(contact.address, member.flow, self.look_soon)
         route = Route(member.tag, contact.index, member.index)
-        link: Link
+        link: Carrier
         if member.local_handover and self.home.is_here(contact):
             link = LocalLink(self.home, route, member.place, output)
         elif member.port.tcp is not None:
@@ -60,8 +71,36 @@ class Links:
         else:
             assert member.port.udp is not None, "a port has a socket for its socket adapter"
             link = UdpLink(member.port.udp, contact, route, output, member.maximum_packet)
-        member.links[contact] = link
-        return link
+        made: Link = link
+        if member.emulation is not None:
+            made = EmulatedLink(member.emulation, link, contact.address)
+        member.links[contact] = made
+        return made
+
+    def emulate(self, member: Member, buckets: Buckets) -> None:
+        """Hold a member to a bandwidth from now on, until its buckets limit nothing."""
+        member.emulation = emulation = Emulation(
+            self.home,
+            buckets,
+            member.flow,
+            self.look_soon,
+            partial(self.home.switch, member),
+            partial(self._free, member),
+        )
+        for contact, link in member.links.items():
+            assert not isinstance(link, EmulatedLink), "it was held to none"
+            member.links[contact] = EmulatedLink(emulation, link, contact.address)
+
+    def _free(self, member: Member, emulation: Emulation) -> None:
+        """Nothing limits a member any more, and nothing is held back."""
+        if member.emulation is not emulation:
+            return
+        for output in member.outputs():
+            report(member, output)
+        member.emulation = None
+        for contact, link in member.links.items():
+            if isinstance(link, EmulatedLink):
+                member.links[contact] = link.inner
 
     def drop(self, member: Member, contact: Contact) -> None:
         """The neighbor is none any more. What is queued for it still goes, and nobody waits."""
@@ -72,6 +111,10 @@ class Links:
             link.output.attend = partial(report, member, link.output)
             link.output.open()
             link.close()
+        if member.emulation is not None:
+            gate = member.emulation.forget(contact.address)
+            if gate is not None:
+                report(member, gate)
 
     def look_soon(self) -> None:
         """Look for stalled outputs and unreported losses in a while."""

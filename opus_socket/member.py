@@ -10,18 +10,19 @@ from collections.abc import Callable
 
 from attrs import define, field, frozen
 
+from opus_socket.adapters.base import Carrier
+from opus_socket.adapters.emulation import EmulatedLink, Emulation
 from opus_socket.adapters.flow import FlowSettings, FlowStatistics, Output
 from opus_socket.adapters.inbox import Inbox
-from opus_socket.adapters.local import LocalLink
-from opus_socket.adapters.pool import TcpLink, TcpPort, TcpStatistics
-from opus_socket.adapters.udp import UdpLink, UdpPort, UdpStatistics
+from opus_socket.adapters.pool import TcpPort, TcpStatistics
+from opus_socket.adapters.udp import UdpPort, UdpStatistics
 from opus_socket.core.addresses import Contact, Endpoint
 from opus_socket.core.events import Event
 from opus_socket.core.inquiries import Answered
 from opus_socket.core.overlay import CoreStatistics, OverlayCore
 from opus_socket.errors import JoinError
 
-Link = TcpLink | UdpLink | LocalLink
+Link = Carrier | EmulatedLink
 
 
 def tell_nobody(news: object) -> None:
@@ -69,6 +70,7 @@ class Member:
         scheduled: the deadline for which a timer is set.
         leaving: whether it only lingers to say goodbye, until its core has no deadline.
         links: the ways to its neighbors.
+        emulation: the bandwidth that it is held to; None for whatever there is.
     """
 
     core: OverlayCore
@@ -86,6 +88,7 @@ class Member:
     scheduled: float = float("inf")
     leaving: bool = False
     links: dict[Contact, Link] = field(factory=dict)
+    emulation: Emulation | None = None
 
     @property
     def index(self) -> int:
@@ -93,11 +96,18 @@ class Member:
         return self.place.index
 
     def outputs(self) -> list[Output]:
-        """Everything bounded that it feeds."""
-        return [self.inbox.output, *(link.output for link in self.links.values())]
+        """Everything bounded that it feeds, and what holds back what feeds it."""
+        gates = () if self.emulation is None else self.emulation.gates.values()
+        return [
+            self.inbox.output,
+            *(link.output for link in self.links.values()),
+            *(gate.output for gate in gates),
+        ]
 
     def flows(self) -> tuple[FlowStatistics, ...]:
-        """The figures of its receive buffer and of the links to its neighbors."""
+        """The figures of its receive buffer, of the links to its neighbors, and of what comes from
+        them and waits for bandwidth.
+        """
         return tuple(output.statistics() for output in self.outputs())
 
 
@@ -107,7 +117,8 @@ class SocketStatistics:
 
     Attributes:
         core: of its machines; None before the first join.
-        flows: of its receive buffer and its links to neighbors.
+        flows: of its receive buffer and its links to neighbors; then, where bandwidth is emulated,
+            of what has come from each neighbor.
         events_lost: events that no subscription could hold.
         udp, tcp: of the sockets of its endpoint, which others may share; None where it has none.
     """

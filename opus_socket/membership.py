@@ -20,6 +20,7 @@ from opus_socket.adapters.flow import Intake, Output
 from opus_socket.adapters.inbox import Inbox
 from opus_socket.config import OverlayConfig
 from opus_socket.core.addresses import Contact, LogicalAddress
+from opus_socket.core.buckets import Buckets, Direction, DirectionName
 from opus_socket.core.effects import Quantity
 from opus_socket.core.events import AddressChanged, ContactFailed, Event, ServiceResult, Stable
 from opus_socket.core.inquiries import Answered, Target
@@ -77,10 +78,12 @@ class Membership:
     _senders: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
     _askers: dict[tuple[Target, Quantity], list[_Asker]] = field(factory=dict, init=False)
     _pace: Pace = field(factory=Pace, init=False)
+    _buckets: Buckets = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._inbox = self._make_inbox(self.config.socket.receive_buffer)
         self._intake = Intake(self._senders.unpark_all)
+        self._buckets = Buckets.of(self.config.bandwidth())
 
     def _begin(self) -> Member:
         index = self._host.next_index()
@@ -99,6 +102,8 @@ class Membership:
         )
         member.publish, member.aborted = self._publish, self._abort
         member.answered = self._answer
+        if self._buckets:
+            self._host.links.emulate(member, self._buckets)
         self._host.admit(member)
         self._host.perform(member, core.join(self._host.now()))
         if self._handler is not None:
@@ -127,15 +132,19 @@ class Membership:
 
     async def _drain(self, member: Member) -> None:
         """Wait until the neighbors have taken what is queued for them."""
-        timeout = self.config.socket.stall_timeout
         left = sum(link.output.queued for link in member.links.values())
-        deadline = self._host.now() + timeout
+        deadline = self._patience(member)
         while left and self._host.now() < deadline:
             with trio.move_on_at(deadline):
                 await self._host.wait_turn()
             now_left = sum(link.output.queued for link in member.links.values())
             if now_left < left:
-                left, deadline = now_left, self._host.now() + timeout
+                left, deadline = now_left, self._patience(member)
+
+    def _patience(self, member: Member) -> float:
+        """Until when neighbors may take nothing: longer where something is held back for them."""
+        due = [link.output.due for link in member.links.values()]
+        return max([self._host.now(), *due]) + self.config.socket.stall_timeout
 
     async def _send(
         self,
@@ -243,6 +252,21 @@ class Membership:
 
     def _may_send(self) -> bool:
         return not (self._intake.blocked and self._joined)
+
+    def _limit(
+        self,
+        direction: Direction | DirectionName,
+        link: LogicalAddress | None,
+        rate: float | None,
+    ) -> None:
+        self._buckets.limit(direction, link, rate, self._host.now())
+        member = self._member
+        if member is None:
+            return
+        if member.emulation is not None:
+            member.emulation.changed()
+        elif self._buckets:
+            self._host.links.emulate(member, self._buckets)
 
     async def _wait_for_message(self) -> None:
         """Wait until there is one.

@@ -19,6 +19,7 @@ import trio
 
 from opus_socket._arguments import Payload, check_maximum, check_target
 from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress
+from opus_socket.core.buckets import Direction, DirectionName, Limit
 from opus_socket.core.effects import Quantity
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Measurement, Mode
@@ -397,6 +398,38 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
             udp=None if self._port.udp is None else self._port.udp.statistics(),
             tcp=None if self._port.tcp is None else self._port.tcp.statistics(),
         )
+
+    @property
+    def bandwidth(self) -> tuple[Limit, ...]:
+        """The limits that this member is held to; () for none."""
+        return self._buckets.limits
+
+    def set_bandwidth(
+        self,
+        direction: Direction | DirectionName,
+        rate: float | None,
+        link: LogicalAddress | None = None,
+    ) -> None:
+        """Hold this member to a bandwidth from now on, before joining, too (emulation).
+
+        Messages wait until there is bandwidth for them, and senders are slowed down as by a slow
+        network. Links of a node share its bandwidth alike. Protocol messages are counted, but
+        wait for nothing. Bytes are those of whole frames. What `[emulation]` says holds until
+        this is called.
+
+        Args:
+            direction: `in`, `out`, or `total` for both together.
+            rate: bytes a second, at least 1; None for no limit.
+            link: the neighbor of which link; None for the node as a whole.
+
+        Raises:
+            LocalProtocolError: no such direction (a link has no total), rate or address.
+            trio.ClosedResourceError: the socket is closed.
+        """
+        self._check_open()
+        if link is not None:
+            self._check_address(link)
+        self._limit(direction, link, rate)
 
     def set(self, name: str, value: object) -> None:
         """Turn a knob of the protocol while it runs, if it has any; Delaunay has none.

@@ -42,6 +42,10 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "socket.stall_timeout": (0.001, math.inf),
     "socket.evict_timeout": (0.001, math.inf),
     "socket_adapter.maximum_packet_length": (512, 65_535),
+    "emulation.node_in": (0, math.inf),
+    "emulation.node_out": (0, math.inf),
+    "emulation.node_total": (0, math.inf),
+    "emulation.interval": (0.001, 60),
 }
 CHOICES = {
     "socket.overflow": ("block", "drop", "evict"),

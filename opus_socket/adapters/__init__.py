@@ -14,6 +14,7 @@ loop: they never wait, they are called when their sockets are ready.
 - `outgoing`, `backlog`: what waits to be written on a connection, and what came on it for outputs
   that are closed; a full output pauses its route and no other.
 - `pool`, `capacity`: the one connection of each pair of endpoints, and how many there may be.
+- `emulation`: what a member holds back that is held to a bandwidth.
 - `inbox`: what waits for the application.
 - `local`: hand-over between members of one process.
 - `seal`: what protects bytes on their way.

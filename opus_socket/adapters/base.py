@@ -124,6 +124,13 @@ class Link(Protocol):
         """The neighbor is none any more."""
 
 
+class Carrier(Link, Protocol):
+    """A link that hands what it is given to the wire, or to another member."""
+
+    def hand_on(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
+        """Queue whole frames that its output has admitted before."""
+
+
 @contextmanager
 def closed_on_failure(sock: socket.socket) -> Iterator[socket.socket]:
     """Close a socket if it cannot be set up. For whatever reason, because nobody else has it yet

@@ -82,6 +82,7 @@ class Output:
         queued: bytes that it holds now.
         closed: whether its feeders have to wait.
         stalled: whether it drops what comes until it has drained to half.
+        due: until when it is held back on purpose, which is no stall.
     """
 
     neighbor: LogicalAddress | None
@@ -95,6 +96,7 @@ class Output:
     reported: int = 0
     reason: str = "overflow"
     stalled: bool = False
+    due: float = 0.0
     _progress: float = 0.0
     _waiting: list[Callable[[], None]] = field(factory=list)
 
@@ -145,7 +147,7 @@ class Output:
         """Look for a stall. True when an evicting output is to be given up."""
         if self.queued == 0:
             return False
-        idle = now - self._progress
+        idle = now - max(self._progress, self.due)
         if self.closed and idle >= self.settings.stall_timeout:
             self.stalled = True
             self.open()

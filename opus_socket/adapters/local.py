@@ -81,8 +81,12 @@ class LocalLink:
     def push(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
         """Queue whole frames, or drop and count them."""
         if self.output.admit(size, frames, self.host.now()):
-            self._queue.append((b"".join(pieces), frames))
-            self._list()
+            self.hand_on(pieces, size, frames)
+
+    def hand_on(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
+        """Queue whole frames that the output has admitted."""
+        self._queue.append((b"".join(pieces), frames))
+        self._list()
 
     def run(self) -> None:
         """Hand over what is queued, as long as the receiving member can take it."""

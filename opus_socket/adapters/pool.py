@@ -400,6 +400,17 @@ class TcpLink:
         elif self.output.admit(size, frames, self.host.now()):
             connection.send_frames(self.route, pieces, size, self.output, frames)
 
+    def hand_on(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
+        """Queue whole frames that the output has admitted."""
+        connection = self._connection
+        if connection is None or connection.retiring or not connection.open:
+            self._connection = connection = self.port.connection_to(self.contact)
+        if connection is None:
+            self.output.release(size, self.host.now())
+            self.output.lose(frames, "unreachable")
+        else:
+            connection.send_frames(self.route, pieces, size, self.output, frames)
+
     def evict(self) -> None:
         """Give up on a neighbor that takes nothing."""
         if self._connection is not None:

@@ -178,15 +178,26 @@ class UdpLink:
 
     def push(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
         """Send whole frames, packed into datagrams."""
+        self.output.taken += self._send(pieces, frames)
+
+    def hand_on(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
+        """Send whole frames that the output has admitted."""
+        self._send(pieces, frames)
+        self.output.release(size, self.port.host.now())
+
+    def _send(self, pieces: Sequence[Piece], frames: int) -> int:
+        """Send frames, packed into datagrams; how many went."""
         target = self.port.target_of(self.contact)
         if target is None:
             self.output.lose(frames, "unreachable")
-            return
+            return 0
+        sent = 0
         for data, count in split_frames(memoryview(b"".join(pieces)), self.maximum):
             if self.port.send_to(target, self.route, Kind.OVERLAY, data):
-                self.output.taken += count
+                sent += count
             else:
                 self.output.lose(count, "unsent")
+        return sent
 
     def evict(self) -> None:
         """Nothing is queued."""

@@ -5,8 +5,8 @@ Its one rule: a configuration that exists is a valid one; whatever is not allowe
 
 The rooms: `overlay` (`OverlayConfig`, and how it is loaded and changed), `tables` (every setting
 with its default, unit, meaning and bounds), `services` (those that are on), `layers` (files,
-options and arguments over each other), `endpoints` (host and port as people write them), `example`
-(`hypercast.toml.example`).
+options and arguments over each other), `endpoints` and `link_limits` (host and port, and limits of
+links, as people write them), `example` (`hypercast.toml.example`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from opus_socket.config.layers import Layer, file_layer
 from opus_socket.config.overlay import OverlayConfig, find_setting
 from opus_socket.config.services import ServicesConfig
 from opus_socket.config.tables import (
+    EmulationConfig,
     LoggingConfig,
     NodeAdapterConfig,
     NodeConfig,
@@ -26,6 +27,7 @@ from opus_socket.config.tables import (
 )
 
 __all__ = [
+    "EmulationConfig",
     "Layer",
     "LoggingConfig",
     "NodeAdapterConfig",

@@ -17,6 +17,7 @@ from opus_socket import registry
 from opus_socket.config.layers import Layer, file_layer, merge
 from opus_socket.config.services import ServicesConfig
 from opus_socket.config.tables import (
+    EmulationConfig,
     LoggingConfig,
     NodeAdapterConfig,
     NodeConfig,
@@ -25,6 +26,7 @@ from opus_socket.config.tables import (
     SocketConfig,
 )
 from opus_socket.core.addresses import OverlayID
+from opus_socket.core.buckets import Bandwidth
 from opus_socket.core.key_attributes import KeyAttributes
 from opus_socket.core.setting_types import toml_value
 from opus_socket.core.settings import (
@@ -77,6 +79,10 @@ def _services(given: ServicesConfig | Mapping[str, object]) -> ServicesConfig:
     return ServicesConfig.of(given)
 
 
+def _emulation(given: EmulationConfig | Mapping[str, object]) -> EmulationConfig:
+    return EmulationConfig.of(given)
+
+
 def _logging(given: LoggingConfig | Mapping[str, object]) -> LoggingConfig:
     return LoggingConfig.of(given)
 
@@ -120,11 +126,14 @@ class OverlayConfig(Table):
     )
     rendezvous: RendezvousConfig = field(factory=RendezvousConfig, converter=_rendezvous)
     services: ServicesConfig = field(factory=ServicesConfig, converter=_services)
+    emulation: EmulationConfig = field(factory=EmulationConfig, converter=_emulation)
     logging: LoggingConfig = field(factory=LoggingConfig, converter=_logging)
 
     def __attrs_post_init__(self) -> None:
         if self.node_adapter.kind == "tcp" and self.socket_adapter.kind != "tcp":
             raise refused("node_adapter.kind", "tcp", "udp, or tcp with socket_adapter.kind tcp")
+        if self.emulation.links:
+            self.bandwidth()
         try:
             KeyAttributes(self.key_pairs())
         except LocalProtocolError as error:
@@ -175,6 +184,14 @@ class OverlayConfig(Table):
             ConfigurationError: an unknown key, or a value that is not allowed.
         """
         return self.layered(Layer("", self.given()), Layer("", changes))[0]
+
+    def bandwidth(self) -> Bandwidth:
+        """The bandwidth that the member is held to at first.
+
+        Raises:
+            ConfigurationError: the protocol has no such address as a limited link names.
+        """
+        return self.emulation.bandwidth(registry.protocol(self.node.protocol).parse_address)
 
     def key_pairs(self) -> tuple[tuple[str, str], ...]:
         """The key attributes, on which all members must agree: dotted keys and values as text.

@@ -7,7 +7,7 @@ the errors, `hypercast.toml.example` and `opus-socket config` are all made from 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, Self
 
 import attrs
@@ -15,7 +15,9 @@ from attrs import field, frozen
 
 from opus_socket import registry
 from opus_socket.config.endpoints import host_port, multicast_group, reachable
-from opus_socket.core.addresses import MAX_ENDPOINTS
+from opus_socket.config.link_limits import link_limit, parse_limit
+from opus_socket.core.addresses import MAX_ENDPOINTS, LogicalAddress
+from opus_socket.core.buckets import INTERVAL, Bandwidth, Direction, Limit
 from opus_socket.core.settings import (
     Leaf,
     Origins,
@@ -293,6 +295,77 @@ class RendezvousConfig(Table):
         meaning="the UDP multicast group of announcements; empty for none",
         follows="NodeAdapter.UDPMulticastAddress = 224.242.224.243/2424",
     )
+
+
+@frozen(kw_only=True)
+class EmulationConfig(Table):
+    """`[emulation]`: bandwidth that the member is held to, for experiments; nothing by default."""
+
+    TABLE: ClassVar[str] = "emulation"
+
+    node_in: int = setting(
+        0,
+        unit="bytes/s",
+        minimum=0,
+        meaning="what the member takes from all of its neighbors together; 0 is unlimited",
+    )
+    node_out: int = setting(
+        0,
+        unit="bytes/s",
+        minimum=0,
+        meaning="what the member sends to all of its neighbors together; 0 is unlimited",
+    )
+    node_total: int = setting(
+        0,
+        unit="bytes/s",
+        minimum=0,
+        meaning="what the member takes and sends together; 0 is unlimited",
+    )
+    links: tuple[str, ...] = setting(
+        (),
+        unit="ADDRESS DIRECTION RATE",
+        form=link_limit,
+        meaning=(
+            "limits of single links, each the neighbor's logical address, in or out, and bytes/s: "
+            '"12,40 out 100000"'
+        ),
+    )
+    interval: float = setting(
+        INTERVAL,
+        unit="seconds",
+        minimum=0.001,
+        maximum=60,
+        meaning=(
+            "bursts are as long as what the rate brings in so much time, or as the longest message"
+        ),
+    )
+
+    def bandwidth(self, parse_address: Callable[[str], LogicalAddress]) -> Bandwidth:
+        """The limits that the member begins with.
+
+        Args:
+            parse_address: how the protocol reads logical addresses.
+
+        Raises:
+            ConfigurationError: a link has no address of the protocol, or is limited twice.
+        """
+        node = {
+            Direction.IN: self.node_in,
+            Direction.OUT: self.node_out,
+            Direction.TOTAL: self.node_total,
+        }
+        limits = [Limit(direction, rate) for direction, rate in node.items() if rate]
+        for text in self.links:
+            try:
+                limit = parse_limit(text, parse_address)
+            except ValueError as error:
+                raise refused("emulation.links", text, str(error)) from error
+            if any(
+                limit.link == other.link and limit.direction is other.direction for other in limits
+            ):
+                raise refused("emulation.links", text, "one limit for a link and direction")
+            limits.append(limit)
+        return Bandwidth(tuple(limits), self.interval)
 
 
 @frozen(kw_only=True)

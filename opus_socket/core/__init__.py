@@ -31,4 +31,5 @@ How overlay messages travel:
   `routes` and `duplicates`, reports `losses`, and returns a `dispatch`.
 - `serving`: the services of a membership, and the application's handler.
 - `overlay`: `OverlayCore`, one membership whole.
+- `buckets`, `shaper`: bandwidth that drivers hold a member to, and whose turn it is.
 """

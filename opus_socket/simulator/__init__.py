@@ -6,8 +6,10 @@ byte, whatever PYTHONHASHSEED is and in whatever order questions are asked (`cha
 `network` models the underlay's delays, `rules` injects faults, and `checkers` say what a
 legitimate overlay is without sharing code with the protocols that they judge. `schedule` is the
 virtual clock, `underlay` carries bytes between the stations on it: `member`, an overlay core, and
-`rendezvous`, a server. `simulator` holds them together, `legitimacy` watches them, `trace` hashes
-what happened, and `experiment` is what `opus-socket simulate` runs.
+`rendezvous`, a server; `emulation` is what a member holds back for want of bandwidth, and
+`simulated_socket` what applications hold of it. `simulator`
+holds them together, `legitimacy` watches them, `trace` hashes what happened, and `experiment` is
+what `opus-socket simulate` runs.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ from opus_socket.simulator.experiment import (
     Scenario,
     read_addresses,
 )
-from opus_socket.simulator.member import SimulatedSocket
 from opus_socket.simulator.network import (
     ConstantNetwork,
     EuclideanNetwork,
@@ -32,6 +33,7 @@ from opus_socket.simulator.network import (
 )
 from opus_socket.simulator.rendezvous import SimulatedServer
 from opus_socket.simulator.rules import BurstLoss, LossRule, OneWayCut, Partition, Rule
+from opus_socket.simulator.simulated_socket import SimulatedSocket
 from opus_socket.simulator.simulator import Simulator
 from opus_socket.simulator.underlay import Traffic
 

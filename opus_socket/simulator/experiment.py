@@ -25,8 +25,8 @@ from opus_socket.errors import ConfigurationError, LocalProtocolError
 from opus_socket.simulator.chance import generator
 from opus_socket.simulator.checkers.trees import RoutingTree, Summary
 from opus_socket.simulator.legitimacy import topology
-from opus_socket.simulator.member import SimulatedSocket
 from opus_socket.simulator.network import LinkQuality, Network
+from opus_socket.simulator.simulated_socket import SimulatedSocket
 from opus_socket.simulator.simulator import Simulator
 from opus_socket.simulator.underlay import PERFECT, Traffic
 

@@ -21,7 +21,7 @@ from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.overlay import CoreSettings
 from opus_socket.errors import ConfigurationError
 from opus_socket.simulator.checkers.delaunay import reference_triangulation
-from opus_socket.simulator.member import SimulatedSocket
+from opus_socket.simulator.member import SimulatedMember
 from opus_socket.simulator.underlay import Traffic, Underlay
 
 HEARTBEATS = 3
@@ -95,7 +95,7 @@ class Legitimacy:
     """
 
     _underlay: Underlay
-    _members: Sequence[SimulatedSocket]
+    _members: Sequence[SimulatedMember]
     disturbed_at: float = field(default=0.0, init=False)
     since: float = field(default=inf, init=False)
     traffic: Traffic = field(init=False)
@@ -142,7 +142,7 @@ class Legitimacy:
         """There will be a join, a fault or a heal."""
         self.disturbed_at = max(self.disturbed_at, when)
 
-    def disturbed(self, what: str, member: SimulatedSocket) -> None:
+    def disturbed(self, what: str, member: SimulatedMember) -> None:
         """A member began or ended to take part, or stands still, or goes on."""
         self.note(what, member.number, "")
 
@@ -160,7 +160,7 @@ class Legitimacy:
         if self._watching:
             self._begin()
 
-    def changed(self, member: SimulatedSocket) -> None:
+    def changed(self, member: SimulatedMember) -> None:
         """A member's node may be different."""
         if not self._watching or not member.alive:
             return
@@ -191,7 +191,7 @@ class Legitimacy:
         self.since = inf
         self._conclude()
 
-    def _is_right(self, member: SimulatedSocket) -> bool:
+    def _is_right(self, member: SimulatedMember) -> bool:
         return (
             member.joined
             and member.stable

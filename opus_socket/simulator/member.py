@@ -1,8 +1,7 @@
 """One member of a simulation: an overlay core, driven on the virtual clock.
 
-Its one rule: it is the loop that `OverlayCore` prints, and nothing else. What a socket of the
-Trio driver can be asked, this one can be asked too; where that one waits, this one is finished
-as soon as the simulation has run far enough.
+Its one rule: it is the loop that `OverlayCore` prints, and nothing else. What applications ask of
+it is `simulated_socket`.
 """
 
 from __future__ import annotations
@@ -15,22 +14,26 @@ import cbor2
 from attrs import define, field
 
 from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress
+from opus_socket.core.buckets import (
+    Bandwidth,
+    Buckets,
+    Direction,
+)
 from opus_socket.core.dispatch import Dispatch
-from opus_socket.core.effects import Abort, Emit, Kind, Quantity, Transmit, TransmitGroup
-from opus_socket.core.events import Event, ServiceResult, Stable
-from opus_socket.core.inquiries import Answered, Target
+from opus_socket.core.effects import Abort, Emit, Kind, Transmit, TransmitGroup
+from opus_socket.core.events import Event, MessagesDropped, ServiceResult, Stable
+from opus_socket.core.inquiries import Answered
 from opus_socket.core.message import OverlayMessage
-from opus_socket.core.node import Mode
 from opus_socket.core.overlay import (
     CoreEffects,
     CoreSettings,
-    CoreStatistics,
     OverlayCore,
 )
 from opus_socket.core.service import Scope, Service
 from opus_socket.core.serving import Forward
 from opus_socket.errors import JoinError, LocalProtocolError, NotJoinedError
 from opus_socket.simulator.chance import generator
+from opus_socket.simulator.emulation import Emulation
 from opus_socket.simulator.underlay import Underlay, Way
 
 PORT = 9000
@@ -52,16 +55,16 @@ def endpoint(number: int) -> Endpoint:
 class Watcher(Protocol):
     """Who wants to know about members: the simulator."""
 
-    def changed(self, member: SimulatedSocket) -> None:
+    def changed(self, member: SimulatedMember) -> None:
         """Its neighbors, its place or its stability may be different."""
 
-    def disturbed(self, what: str, member: SimulatedSocket) -> None:
+    def disturbed(self, what: str, member: SimulatedMember) -> None:
         """It began or ended to take part, or stands still, or goes on: `what` says which."""
 
 
 @define(eq=False, repr=False)
-class SimulatedSocket:
-    """An overlay socket on the virtual clock; made by `Simulator.add`.
+class SimulatedMember:
+    """One member on the virtual clock.
 
     Attributes:
         number: the member's number, from 0.
@@ -74,6 +77,7 @@ class SimulatedSocket:
         events: the last 1,024 events.
         answers: the results of `measure`, in the order in which they came.
         results: what services and the handler told the application, by name, the oldest first.
+        dropped: overlay messages for which its emulated links had no room.
         seen_as, ways, in_group: see `Station`.
     """
 
@@ -83,6 +87,7 @@ class SimulatedSocket:
     _seed: int
     _watcher: Watcher
     _slow_beat: float
+    _bandwidth: Bandwidth = field(factory=Bandwidth)
     joined: bool = field(default=False, init=False)
     paused: bool = field(default=False, init=False)
     error: JoinError | None = field(default=None, init=False)
@@ -91,6 +96,7 @@ class SimulatedSocket:
     events: deque[Event] = field(factory=lambda: deque(maxlen=_MAX_EVENTS), init=False)
     answers: list[Answered] = field(factory=list, init=False)
     results: dict[str, list[object]] = field(factory=dict, init=False)
+    dropped: int = field(default=0, init=False)
     seen_as: Contact = field(init=False)
     ways: dict[bytes, Way] = field(factory=dict, init=False)
     _hellos: tuple[bytes, ...] = field(init=False)
@@ -106,12 +112,15 @@ class SimulatedSocket:
     _backlog: list[tuple[Kind, bytes, Contact]] = field(factory=list, init=False)
     _backlog_size: int = field(default=0, init=False)
     _told: dict[bytes, tuple[bytes, float]] = field(factory=dict, init=False)
+    _emulation: Emulation | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.seen_as = Contact(None, 0, 0, (endpoint(self.number),))
         # How they begin on the wire, behind the byte that says how long the array is.
         messages = self.settings.spec.messages
         self._hellos = tuple(cbor2.dumps(each.code) for each in messages if each.repeats)
+        if self._bandwidth.limits:
+            self._emulation = self._emulate()
 
     # Queries
 
@@ -150,72 +159,6 @@ class SimulatedSocket:
     def stable(self) -> bool:
         """Whether its node has found its place."""
         return self._core is not None and self._core.stable
-
-    @property
-    def neighbors(self) -> tuple[LogicalAddress, ...]:
-        """Its neighbors' logical addresses, sorted."""
-        return tuple(self.core.neighbors)
-
-    def parent(self, root: LogicalAddress) -> LogicalAddress | None:
-        """The next hop toward a root; None at the root itself or when there is none."""
-        return self.core.node.parent(root)
-
-    def children(self, root: LogicalAddress) -> tuple[LogicalAddress, ...]:
-        """The neighbors whose next hop toward the root it is, sorted."""
-        return self.core.node.children(root)
-
-    def statistics(self) -> CoreStatistics:
-        """Its counters and gauges."""
-        return self.core.statistics()
-
-    # The application
-
-    def send_to_all(self, payload: bytes) -> tuple[int, int]:
-        """Multicast to every other member; returns the message's identity."""
-        return self._originate(payload, Mode.MULTICAST, None)
-
-    def send(self, destination: LogicalAddress, payload: bytes) -> tuple[int, int]:
-        """Send to one member; returns the message's identity."""
-        return self._originate(payload, Mode.UNICAST, destination)
-
-    def send_flood(self, payload: bytes) -> tuple[int, int]:
-        """Send to every other member over every link; returns the message's identity."""
-        return self._originate(payload, Mode.FLOOD, None)
-
-    def send_anycast(self, key: LogicalAddress, payload: bytes) -> tuple[int, int]:
-        """Send to the member that is responsible for a key; returns the message's identity."""
-        return self._originate(payload, Mode.ANYCAST, key)
-
-    def measure(self, target: Target, quantity: Quantity = Quantity.RTT) -> None:
-        """Measure the way to a member; the result is added to `answers` when it is there."""
-        self._perform(self._running().measure(target, quantity, self._underlay.schedule.now))
-        self._settle()
-
-    def ask(self, service: str, request: object) -> None:
-        """Ask something of a service that is on, or of the handler."""
-        core = self._running()
-        if not self.joined:
-            raise NotJoinedError(f"member {self.number} has not joined")
-        self._perform(core.ask(service, request, self._underlay.schedule.now))
-        self._settle()
-
-    def set_handler(self, handler: Service, scope: Scope = Scope.BOTH) -> None:
-        """Let a handler see the application's messages, in this life and those that follow."""
-        self._use_handler((handler, scope))
-
-    def remove_handler(self) -> None:
-        """Let messages go their way without a handler from now on."""
-        self._use_handler(None)
-
-    def leave(self) -> None:
-        """Say goodbye; it is gone once its machines have nothing left to do."""
-        core = self._running()
-        if not self._leaving:
-            self._leaving = True
-            self.joined = False
-            self._watcher.disturbed("leave", self)
-            self._perform(core.leave(self._underlay.schedule.now))
-            self._settle()
 
     # Its life, as the simulator decides
 
@@ -291,15 +234,24 @@ class SimulatedSocket:
             self._settle()
 
     def _handle(self, core: OverlayCore, kind: Kind, body: bytes, sender: Contact) -> None:
-        now = self._underlay.schedule.now
+        if self._emulation is not None:
+            link = core.neighbor_at(sender)
+            if kind is Kind.OVERLAY:
+                self._emulation.push(Direction.IN, link, sender, body)
+                return
+            self._emulation.charge(Direction.IN, link, len(body))
         if kind is Kind.OVERLAY:
-            # A copy, as in a receive buffer: the engine writes the hop limits into it.
-            buffer = memoryview(bytearray(body))
-            self._forward(core.switch(buffer, core.neighbor_at(sender), now, mutable=True))
+            self._switch(sender, body)
         else:
-            effects = core.receive(kind, body, sender, now)
+            effects = core.receive(kind, body, sender, self._underlay.schedule.now)
             if effects:
                 self._perform(effects)
+
+    def _switch(self, sender: Contact, body: bytes) -> None:
+        core, now = self.core, self._underlay.schedule.now
+        # A copy, as in a receive buffer: the engine writes the hop limits into it.
+        buffer = memoryview(bytearray(body))
+        self._forward(core.switch(buffer, core.neighbor_at(sender), now, mutable=True))
 
     def _resume(self, life: int) -> None:
         if life != self._lives or not self.paused or self._underlay.schedule.now < self._resumes_at:
@@ -310,6 +262,8 @@ class SimulatedSocket:
         for kind, body, sender in self._take_backlog():
             if self._core is not None:
                 self._handle(self._core, kind, body, sender)
+        if self._emulation is not None:
+            self._emulation.move()
         self._settle()
 
     def _wake(self) -> None:
@@ -343,7 +297,8 @@ class SimulatedSocket:
             self._version = core.node.version
             self.place = core.contact.address
             self._watcher.changed(self)
-        if self._leaving and deadline == inf:
+        held = self._emulation is not None and self._emulation.waiting
+        if self._leaving and deadline == inf and not held:
             self._stop()
 
     def _perform(self, effects: CoreEffects) -> None:
@@ -353,10 +308,14 @@ class SimulatedSocket:
             if isinstance(effect, Transmit):
                 if effect.kind is Kind.PROTOCOL and self._is_periodic(effect.to, effect.body):
                     underlay.periodic += 1
+                if self._emulation is not None:
+                    self._emulation.charge(Direction.OUT, effect.to.address, len(effect.body))
                 underlay.send(self, effect.to, effect.kind, effect.body)
                 continue
             match effect:
                 case TransmitGroup(kind=kind, body=body):
+                    if self._emulation is not None:
+                        self._emulation.charge(Direction.OUT, None, len(body))
                     underlay.send_group(self, kind, body)
                 case Forward(dispatch=dispatch):
                     self._forward(dispatch)
@@ -371,22 +330,33 @@ class SimulatedSocket:
 
     def _forward(self, dispatch: Dispatch) -> None:
         for output in dispatch.outputs:
-            body = b"".join(output.pieces)
-            self._underlay.send(self, output.contact, Kind.OVERLAY, body)
+            body, contact = b"".join(output.pieces), output.contact
+            if self._emulation is None:
+                self._send(contact, body)
+            else:
+                self._emulation.push(Direction.OUT, contact.address, contact, body)
         self.received.extend(dispatch.delivered)
         self.events.extend(dispatch.events)
         if dispatch.for_services:
             self._perform(self.core.serve(dispatch.for_services, self._underlay.schedule.now))
 
-    def _originate(self, payload: bytes, mode: Mode, key: LogicalAddress | None) -> tuple[int, int]:
-        core = self._running()
-        if not self.joined:
-            raise NotJoinedError(f"member {self.number} has not joined")
-        dispatch = core.originate([payload], mode, key, self._underlay.schedule.now)
-        self._forward(dispatch)
-        self._settle()
-        assert dispatch.first_id is not None, "whatever is originated has an identity"
-        return dispatch.first_id
+    def _send(self, contact: Contact, body: bytes) -> None:
+        self._underlay.send(self, contact, Kind.OVERLAY, body)
+
+    def _emulate(self) -> Emulation:
+        return Emulation(
+            self._underlay.schedule,
+            Buckets.of(self._bandwidth),
+            self._send,
+            self._switch,
+            lambda: self.paused,
+            self._settle,
+            self._drop,
+        )
+
+    def _drop(self, count: int, link: LogicalAddress | None) -> None:
+        self.dropped += count
+        self._tell(MessagesDropped(count, "overflow", link))
 
     def _use_handler(self, handler: tuple[Service, Scope] | None) -> None:
         self._handler = handler
@@ -420,17 +390,14 @@ class SimulatedSocket:
             self._told = {wire: told[wire] for wire in present if wire in told}
         return repeated and now - when >= self._slow_beat
 
-    def _running(self) -> OverlayCore:
-        if self.paused:
-            raise LocalProtocolError(f"member {self.number} stands still: nobody there can act")
-        return self.core
-
     def _stop(self) -> None:
         self._core = None
         self._leaving = self.joined = self.paused = False
         self._wake_at = inf
         self._resumes_at = 0.0
         self._take_backlog()
+        if self._emulation is not None:
+            self._emulation.clear()
 
     def _take_backlog(self) -> list[tuple[Kind, bytes, Contact]]:
         taken, self._backlog, self._backlog_size = self._backlog, [], 0

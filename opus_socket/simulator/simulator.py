@@ -24,6 +24,7 @@ from attrs import define, field
 from opus_socket import registry
 from opus_socket.config import OverlayConfig, parse_host_port
 from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint, LogicalAddress, OverlayID
+from opus_socket.core.buckets import Bandwidth
 from opus_socket.core.contacts import FinderSettings
 from opus_socket.core.engine import EngineSettings
 from opus_socket.core.key_attributes import KeyAttributes
@@ -31,11 +32,11 @@ from opus_socket.core.overlay import CoreSettings
 from opus_socket.errors import LocalProtocolError
 from opus_socket.simulator.chance import generator
 from opus_socket.simulator.legitimacy import Legitimacy, heartbeat, topology
-from opus_socket.simulator.member import SimulatedSocket
 from opus_socket.simulator.network import ConstantNetwork, LinkQuality, Network
 from opus_socket.simulator.rendezvous import SimulatedServer
 from opus_socket.simulator.rules import AnyRule, Partition, Rule
 from opus_socket.simulator.schedule import Schedule
+from opus_socket.simulator.simulated_socket import SimulatedSocket
 from opus_socket.simulator.trace import Trace
 from opus_socket.simulator.underlay import PERFECT, Traffic, Underlay
 
@@ -117,6 +118,7 @@ class Simulator:
             self.seed,
             self._legitimacy,
             SLOW_BEAT * heartbeat(settings),
+            config.bandwidth() if isinstance(config, OverlayConfig) else Bandwidth(),
         )
         self.members.append(member)
         self._underlay.connect(member)

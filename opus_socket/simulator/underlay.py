@@ -3,7 +3,8 @@
 Its one rule: what crosses it are bytes, and nothing else is shared between members. A packet meets
 the fault rules first, then the quality of the links, then the delay of its pair of endpoints.
 Every kind of message takes this way; overlay messages too, as through a UDP socket adapter, so
-what reaches the application is best effort here. Bandwidth is not modelled.
+what reaches the application is best effort here. The network itself carries any number of bytes;
+bandwidth is what members are held to (`emulation`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,301 @@
+"""Bandwidth emulation on real sockets: what one member holds back.
+
+Its one rule: nothing is held but whole overlay messages, in bounded queues that push back like any
+other. On its way out a message stays in its link's `Output` until the buckets have paid for it and
+the link hands it to the connection. On its way in it waits behind a gate, an `Output` for each
+neighbor: a gate that is full stops the route that feeds it, so the pressure reaches the sender.
+Control messages never come this way; they are paid for and go at once.
+
+Bytes are those of whole frames, headers included, and of the bodies of control messages.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from math import inf
+
+import attrs
+from attrs import define, field
+
+from opus_socket.adapters.base import Carrier, Switchboard, split_frames, whole_frames
+from opus_socket.adapters.flow import FlowSettings, Intake, Output, Overflow
+from opus_socket.core.addresses import Contact, LogicalAddress
+from opus_socket.core.buckets import Buckets, Direction
+from opus_socket.core.dispatch import Piece
+from opus_socket.core.shaper import Shaper
+
+MOVE_BUDGET = 0.002
+"""Seconds for which messages are handed on without giving way."""
+
+TICK = 0.001
+"""Seconds between two looks at what can go, at least: messages of that time go together."""
+
+Switch = Callable[[memoryview, Contact, list[Output] | None], tuple[int, str | None]]
+"""Has the member handle frames from a sender now; arguments and result as `Switchboard.frames`."""
+
+
+@define(eq=False, repr=False)
+class Held:
+    """Whole frames that wait, in their order; they are cut where a part ends."""
+
+    size: int = field(default=0, init=False)
+    _runs: deque[tuple[memoryview, int, Contact | None]] = field(factory=deque, init=False)
+    _part: tuple[int, int, int] | None = field(default=None, init=False)
+
+    def put(self, run: memoryview, frames: int, sender: Contact | None = None) -> None:
+        """Add frames behind the others."""
+        self._runs.append((run, frames, sender))
+        self.size += len(run)
+
+    def head(self, most: int) -> int:
+        """Bytes of the next part: at most so many, or one frame that is longer."""
+        if not self._runs:
+            return 0
+        if self._part is None or self._part[0] != most:
+            run, frames, _ = self._runs[0]
+            part = next(split_frames(run, most)) if len(run) > most else (run, frames)
+            self._part = most, len(part[0]), part[1]
+        return self._part[1]
+
+    def take(self) -> tuple[memoryview, int, Contact | None]:
+        """The part that `head` has named: its frames, their number, and from whom they are."""
+        run, frames, sender = self._runs.popleft()
+        if self._part is not None and self._part[1] < len(run):
+            _, size, count = self._part
+            self._runs.appendleft((run[size:], frames - count, sender))
+            run, frames = run[:size], count
+        self._part = None
+        self.size -= len(run)
+        return run, frames, sender
+
+
+@define(eq=False, repr=False)
+class EmulatedLink:
+    """A link whose messages wait for bandwidth before they go the way that `inner` knows."""
+
+    emulation: Emulation
+    inner: Carrier
+    link: LogicalAddress | None
+    held: Held = field(factory=Held, init=False)
+    direction: Direction = field(default=Direction.OUT, init=False)
+
+    @property
+    def output(self) -> Output:
+        """Its bounds, which what is held shares with what is on the connection."""
+        return self.inner.output
+
+    def push(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
+        """Queue whole frames, or drop and count them."""
+        if not self.held.size and self.emulation.passes(self.direction, self.link, size):
+            self.inner.push(pieces, size, frames)
+        elif self.output.admit(size, frames, self.emulation.home.now()):
+            self.held.put(memoryview(b"".join(pieces)), frames)
+            self.emulation.wait(self)
+
+    def head(self, most: int) -> int:
+        """Bytes of the part that goes next."""
+        return self.held.head(most)
+
+    def go(self) -> None:
+        """Hand the next part on."""
+        part, frames, _ = self.held.take()
+        self.inner.hand_on((bytes(part),), len(part), frames)
+
+    def evict(self) -> None:
+        """Give up what is queued: the neighbor has taken nothing for too long."""
+        self.emulation.cease(self)
+        while self.held.head(self.held.size):
+            part, frames, _ = self.held.take()
+            self.output.release(len(part), self.emulation.home.now())
+            self.output.lose(frames, "evicted")
+        self.inner.evict()
+
+    def close(self) -> None:
+        """The neighbor is none any more; what is held still goes."""
+        self.inner.close()
+
+
+@define(eq=False, repr=False)
+class Gate:
+    """What came from one neighbor, or from all who are none, and is not let in yet."""
+
+    emulation: Emulation
+    link: LogicalAddress | None
+    output: Output
+    held: Held = field(factory=Held, init=False)
+    direction: Direction = field(default=Direction.IN, init=False)
+    _intake: Intake = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._intake = Intake(lambda: self.emulation.wait(self))
+
+    def put(self, run: memoryview, sender: Contact, blockers: list[Output] | None) -> None:
+        """Keep frames, or lose them when it is full and whoever brings them cannot wait."""
+        frames = sum(count for _, count in split_frames(run, len(run)))
+        if blockers is None and self.output.closed:
+            self.output.lose(frames, "overflow")
+        elif self.output.admit(len(run), frames, self.emulation.home.now()):
+            self.held.put(memoryview(bytearray(run)), frames, sender)
+            self.emulation.wait(self)
+        if blockers is not None and self.output.closed:
+            blockers.append(self.output)
+
+    def head(self, most: int) -> int:
+        """Bytes of the part that goes next; 0 while what the member feeds is full."""
+        return 0 if self._intake.blocked else self.held.head(most)
+
+    def go(self) -> None:
+        """Let the next part in."""
+        part, _, sender = self.held.take()
+        assert sender is not None, "whatever comes in comes from somebody"
+        closed: list[Output] = []
+        self.emulation.let_in(part, sender, closed)
+        self.output.release(len(part), self.emulation.home.now())
+        self._intake.wait_for(closed)
+
+    def discard(self) -> None:
+        """Nobody takes it any more."""
+        self.emulation.cease(self)
+        while self.held.head(self.held.size):
+            part, _, _ = self.held.take()
+            self.output.release(len(part), self.emulation.home.now())
+
+
+@define(eq=False, repr=False)
+class Emulation:
+    """The bandwidth of one member.
+
+    Args:
+        home: the host.
+        buckets: what limits it.
+        flow: the limits of its links, which its gates share.
+        attend: called when a gate has lost messages.
+        switch: has the member handle frames.
+        freed: called with this when nothing is limited any more and nothing is held.
+    """
+
+    home: Switchboard
+    buckets: Buckets
+    flow: FlowSettings
+    attend: Callable[[], None]
+    switch: Switch
+    freed: Callable[[Emulation], None]
+    gates: dict[LogicalAddress | None, Gate] = field(factory=dict, init=False)
+    _shaper: Shaper = field(init=False)
+    _wakes_at: float = field(default=inf, init=False)
+    _listed: bool = field(default=False, init=False)
+    _closed: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._shaper = Shaper(self.buckets)
+        # What waits for bandwidth is no stall, and nobody else may be given up for it.
+        self.flow = attrs.evolve(self.flow, overflow=Overflow.BLOCK, stall_timeout=inf)
+
+    # What the host says
+
+    def charge(self, direction: Direction, link: LogicalAddress | None, size: int) -> None:
+        """A control message goes or comes."""
+        self._shaper.charge(direction, link, size, self.home.now())
+
+    def take(
+        self,
+        frames: memoryview,
+        sender: Contact,
+        link: LogicalAddress | None,
+        blockers: list[Output] | None,
+    ) -> tuple[int, str | None]:
+        """Overlay messages came from a neighbor, or from somebody who is none."""
+        used, broken = whole_frames(frames)
+        gate = self.gates.get(link)
+        if gate is None:
+            output = Output(link, self.flow, self.attend)
+            gate = self.gates[link] = Gate(self, link, output)
+        if not gate.output.queued and self.passes(Direction.IN, link, used):
+            return self.switch(frames, sender, blockers)
+        if used:
+            gate.put(frames[:used], sender, blockers)
+        return used, broken
+
+    def forget(self, link: LogicalAddress | None) -> Output | None:
+        """It is no neighbor any more: the bounds of what came from it; all that still goes in."""
+        gate = self.gates.pop(link, None)
+        return None if gate is None else gate.output
+
+    def changed(self) -> None:
+        """The limits are others now."""
+        self._list()
+
+    def close(self) -> None:
+        """The member is gone: what came for it leads nowhere."""
+        self._closed = True
+        for gate in self.gates.values():
+            gate.discard()
+
+    # What links and gates say
+
+    def passes(self, direction: Direction, link: LogicalAddress | None, size: int) -> bool:
+        """Whether messages may go at once, and are paid for."""
+        return self._shaper.passes(direction, link, size, self.home.now())
+
+    def wait(self, flow: EmulatedLink | Gate) -> None:
+        """It has something that can go when it is paid for."""
+        self._shaper.enlist(flow)
+        self._list()
+
+    def cease(self, flow: EmulatedLink | Gate) -> None:
+        """It waits no more."""
+        self._shaper.dismiss(flow)
+
+    def let_in(self, part: memoryview, sender: Contact, closed: list[Output]) -> None:
+        """Have the member handle what is paid for."""
+        if self._closed:
+            return
+        _, broken = self.switch(part, sender, closed)
+        if broken is not None:
+            self.home.refuse(broken)
+        # Whoever takes it at once is not closed for it.
+        self.home.flush()
+
+    # Time
+
+    def run(self) -> None:
+        """Hand on what can be paid for."""
+        self._listed = False
+        now = self.home.now()
+        until = now + MOVE_BUDGET
+        while now <= until:
+            flow = self._shaper.next(now)
+            if flow is None:
+                self._rest(now)
+                return
+            assert isinstance(flow, EmulatedLink | Gate), "nothing else is enlisted"
+            flow.go()
+            now = self.home.now()
+        self._list()
+
+    def _rest(self, now: float) -> None:
+        """Nothing more can go now."""
+        wait_until = self._shaper.next_at
+        if wait_until < inf:
+            for flow in self._shaper.waiting:
+                assert isinstance(flow, EmulatedLink | Gate), "nothing else is enlisted"
+                flow.output.due = wait_until
+            self._wake_at(max(wait_until, now + TICK))
+        elif not self.buckets and not any(gate.output.queued for gate in self.gates.values()):
+            self.freed(self)
+
+    def _wake_at(self, when: float) -> None:
+        if when < self._wakes_at:
+            self._wakes_at = when
+            self.home.call_at(when, lambda: self._woken(when))
+
+    def _woken(self, when: float) -> None:
+        if when == self._wakes_at:
+            self._wakes_at = inf
+            self._list()
+
+    def _list(self) -> None:
+        if not self._listed:
+            self._listed = True
+            self.home.run_later(self)

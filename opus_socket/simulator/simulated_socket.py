@@ -1,0 +1,133 @@
+"""What the applications of a simulation hold: an overlay socket on the virtual clock.
+
+Its one rule: what a socket of the Trio driver can be asked, this one can be asked too; where that
+one waits, this one is finished as soon as the simulation has run far enough.
+"""
+
+from __future__ import annotations
+
+from attrs import define
+
+from opus_socket._arguments import check_address
+from opus_socket.core.addresses import LogicalAddress
+from opus_socket.core.buckets import Direction, DirectionName, Limit
+from opus_socket.core.effects import Quantity
+from opus_socket.core.inquiries import Target
+from opus_socket.core.node import Mode
+from opus_socket.core.overlay import CoreStatistics, OverlayCore
+from opus_socket.core.service import Scope, Service
+from opus_socket.errors import LocalProtocolError, NotJoinedError
+from opus_socket.simulator.member import SimulatedMember
+
+
+@define(eq=False, repr=False)
+class SimulatedSocket(SimulatedMember):
+    """An overlay socket on the virtual clock; made by `Simulator.add`.
+
+    Its attributes are those of `SimulatedMember`.
+    """
+
+    # Queries
+
+    @property
+    def neighbors(self) -> tuple[LogicalAddress, ...]:
+        """Its neighbors' logical addresses, sorted."""
+        return tuple(self.core.neighbors)
+
+    def parent(self, root: LogicalAddress) -> LogicalAddress | None:
+        """The next hop toward a root; None at the root itself or when there is none."""
+        return self.core.node.parent(root)
+
+    def children(self, root: LogicalAddress) -> tuple[LogicalAddress, ...]:
+        """The neighbors whose next hop toward the root it is, sorted."""
+        return self.core.node.children(root)
+
+    def statistics(self) -> CoreStatistics:
+        """Its counters and gauges."""
+        return self.core.statistics()
+
+    @property
+    def bandwidth(self) -> tuple[Limit, ...]:
+        """The limits that are in force; () when it is held to none."""
+        return () if self._emulation is None else self._emulation.buckets.limits
+
+    # The application
+
+    def set_bandwidth(
+        self,
+        direction: Direction | DirectionName,
+        rate: float | None,
+        link: LogicalAddress | None = None,
+    ) -> None:
+        """Hold it to a bandwidth from now on: as `OverlaySocket.set_bandwidth`, in every life."""
+        if link is not None:
+            check_address(self.settings.spec, link)
+        if self._emulation is None:
+            self._emulation = self._emulate()
+        self._emulation.buckets.limit(direction, link, rate, self._underlay.schedule.now)
+        self._emulation.move()
+        self._settle()
+
+    def send_to_all(self, payload: bytes) -> tuple[int, int]:
+        """Multicast to every other member; returns the message's identity."""
+        return self._originate(payload, Mode.MULTICAST, None)
+
+    def send(self, destination: LogicalAddress, payload: bytes) -> tuple[int, int]:
+        """Send to one member; returns the message's identity."""
+        return self._originate(payload, Mode.UNICAST, destination)
+
+    def send_flood(self, payload: bytes) -> tuple[int, int]:
+        """Send to every other member over every link; returns the message's identity."""
+        return self._originate(payload, Mode.FLOOD, None)
+
+    def send_anycast(self, key: LogicalAddress, payload: bytes) -> tuple[int, int]:
+        """Send to the member that is responsible for a key; returns the message's identity."""
+        return self._originate(payload, Mode.ANYCAST, key)
+
+    def measure(self, target: Target, quantity: Quantity = Quantity.RTT) -> None:
+        """Measure the way to a member; the result is added to `answers` when it is there."""
+        self._perform(self._running().measure(target, quantity, self._underlay.schedule.now))
+        self._settle()
+
+    def ask(self, service: str, request: object) -> None:
+        """Ask something of a service that is on, or of the handler."""
+        core = self._running()
+        if not self.joined:
+            raise NotJoinedError(f"member {self.number} has not joined")
+        self._perform(core.ask(service, request, self._underlay.schedule.now))
+        self._settle()
+
+    def set_handler(self, handler: Service, scope: Scope = Scope.BOTH) -> None:
+        """Let a handler see the application's messages, in this life and those that follow."""
+        self._use_handler((handler, scope))
+
+    def remove_handler(self) -> None:
+        """Let messages go their way without a handler from now on."""
+        self._use_handler(None)
+
+    def leave(self) -> None:
+        """Say goodbye; it is gone once its machines have nothing left to do."""
+        core = self._running()
+        if not self._leaving:
+            self._leaving = True
+            self.joined = False
+            self._watcher.disturbed("leave", self)
+            self._perform(core.leave(self._underlay.schedule.now))
+            self._settle()
+
+    # Inside
+
+    def _originate(self, payload: bytes, mode: Mode, key: LogicalAddress | None) -> tuple[int, int]:
+        core = self._running()
+        if not self.joined:
+            raise NotJoinedError(f"member {self.number} has not joined")
+        dispatch = core.originate([payload], mode, key, self._underlay.schedule.now)
+        self._forward(dispatch)
+        self._settle()
+        assert dispatch.first_id is not None, "whatever is originated has an identity"
+        return dispatch.first_id
+
+    def _running(self) -> OverlayCore:
+        if self.paused:
+            raise LocalProtocolError(f"member {self.number} stands still: nobody there can act")
+        return self.core
