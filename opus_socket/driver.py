@@ -232,6 +232,8 @@ class Host(Loop):
         if dispatch.for_services:
             effects = member.core.serve(dispatch.for_services, self.now())
             self.perform(member, effects, blockers)
+        elif dispatch.gathering:
+            self.perform(member, ())
 
     @property
     def quiet(self) -> bool:

@@ -154,9 +154,12 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
         it is full or because somebody has taken nothing for `socket.stall_timeout`, is counted
         and told (`MessagesDropped`) there, and not here.
 
+        A message of up to `socket.max_message` bytes is one message, also if it takes several
+        frames. A receiver that does not get all of them says so (`MessageLost`, `incomplete`).
+
         Raises:
             NotJoinedError: before `join()` has returned or after `leave()`.
-            LocalProtocolError: the message is longer than the limit.
+            LocalProtocolError: the message is longer than `socket.max_message`.
             trio.ClosedResourceError: the socket is closed.
         """
         await self._send((payload,), Mode.MULTICAST, None, traffic_class)

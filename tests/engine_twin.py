@@ -62,6 +62,7 @@ class Frame:
                 or (code == 0x10 and length != 16)
                 or (code == 0x11 and (not body or length != 1 + body[0] * half))
                 or (code == 0x12 and not body)
+                or (code == 0x14 and length != 4)
             ):
                 raise RefusedError("bad_extension")
             frame.chain.append((code, rest[1], body))
@@ -69,6 +70,19 @@ class Frame:
         if rest:
             raise RefusedError("bad_extension")
         return frame
+
+    @property
+    def empty(self) -> bytes:
+        """The same without its fragment's extension and its part of the payload."""
+        chain = [link for link in self.chain if link[0] != 0x14]
+        code, flags, body = chain[-1]
+        chain[-1] = (code, flags, body[:4] if code == 6 else b"")
+        data = b""
+        for index, (_, flags, body) in enumerate(chain):
+            following = chain[index + 1][0] if index + 1 < len(chain) else 0
+            data += bytes((following, flags)) + len(body).to_bytes(2) + body
+        first = self.data[:3] + bytes((chain[0][0],)) + len(data).to_bytes(2) + self.data[6:8]
+        return first + self.source.wire + self.destination.wire + data
 
     def body(self, code: int) -> bytes | None:
         return next((body for seen, _, body in self.chain if seen == code), None)
@@ -99,6 +113,9 @@ class SlowEngine:
     seen: dict[tuple[int, int], list[int]] = field(factory=dict)
     reported: list[tuple[LogicalAddress, float]] = field(factory=list)
     reports: int = 0
+    told: bytes | None = None
+    parts: dict[tuple[int, int], dict[int, Frame]] = field(factory=dict)
+    done: list[tuple[int, int]] = field(factory=list)
 
     def switch(self, data: bytes, arrived_from: LogicalAddress | None, now: float) -> Answer:
         answer = Answer()
@@ -172,13 +189,20 @@ class SlowEngine:
         return False
 
     def _deliver(self, frame: Frame, answer: Answer) -> None:
-        service, control = frame.body(6), frame.body(0x12)
         if any(flags & 1 and not _known(code) for code, flags, _ in frame.chain):
-            raise_later = "unknown_extension"
-        elif service is not None:
+            answer.dropped["unknown_extension"] += 1
+        elif frame.body(0x14) is not None:
+            self._collect(frame, answer)
+        else:
+            self._hand_over(frame, frame.data, answer)
+
+    def _hand_over(self, frame: Frame, data: bytes, answer: Answer) -> None:
+        """Deliver a whole message: its first frame, and its bytes."""
+        service, control = frame.body(6), frame.body(0x12)
+        if service is not None:
             number = int.from_bytes(service[:4])
             if number in self.services:
-                answer.for_services.append((number, frame.data))
+                answer.for_services.append((number, data))
                 return
             raise_later = "unknown_service"
         elif control is not None:
@@ -191,9 +215,34 @@ class SlowEngine:
         elif frame.body(5) is None:
             raise_later = "no_payload"
         else:
-            answer.delivered.append(frame.data)
+            answer.delivered.append(data)
             return
         answer.dropped[raise_later] += 1
+
+    def _collect(self, frame: Frame, answer: Answer) -> None:
+        """Keep a fragment, and deliver the message of which it was the last that was missing."""
+        identity, fragment = frame.body(0x10), frame.body(0x14)
+        assert identity is not None
+        assert fragment is not None
+        index, count = int.from_bytes(fragment[:2]), int.from_bytes(fragment[2:])
+        sequence = int.from_bytes(identity[8:])
+        first = sequence - index
+        lanes = {first >> 48, (first + count - 1) >> 48}
+        key = int.from_bytes(identity[:8]), first
+        parts = self.parts.setdefault(key, {})
+        is_sound = index < count and count > 1 and first >= 0 and len(lanes) == 1
+        if is_sound and key in self.done:
+            answer.duplicates += 1
+            return
+        if not is_sound or not _is_like(frame, parts):
+            answer.dropped["bad_fragment"] += 1
+            return
+        parts[index] = frame
+        if len(parts) < count:
+            return
+        self.done.append(key)
+        payload = b"".join([_part(parts[each]) for each in range(count)])
+        self._hand_over(parts[0], parts[0].empty + payload, answer)
 
     def _lost(self, frame: Frame, control: bytes) -> MessageLost | None:
         half = 4 * (frame.las + 1)
@@ -214,7 +263,16 @@ class SlowEngine:
         if frame.body(6) is not None or frame.body(0x12) is not None:
             return
         hops = [hop for hop in self.node.hops(Mode.UNICAST, source, None) if hop in self.node.table]
-        if not hops or self.reported.count((source, now)) == 10:
+        if not hops:
+            return
+        if (fragment := frame.body(0x14)) is not None:
+            lost = int.from_bytes(identity[8:])
+            lost -= min(lost, int.from_bytes(fragment[:2]))
+            identity = identity[:8] + lost.to_bytes(8)
+            if identity == self.told:
+                return
+            self.told = identity
+        if self.reported.count((source, now)) == 10:
             return
         self.reported.append((source, now))
         sequence = (2 << 48) + self.reports
@@ -229,4 +287,35 @@ class SlowEngine:
 
 
 def _known(code: int) -> bool:
-    return code in (5, 6, 0x10, 0x11, 0x12)
+    return code in (5, 6, 0x10, 0x11, 0x12, 0x14)
+
+
+def _part(frame: Frame) -> bytes:
+    """What a fragment carries of the payload."""
+    service = frame.body(6)
+    return (frame.body(5) or b"") if service is None else service[4:]
+
+
+def _is_like(frame: Frame, others: dict[int, Frame]) -> bool:
+    """Whether a fragment agrees with those of its message that came before."""
+
+    def index_and_count(each: Frame) -> tuple[int, int]:
+        body = each.body(0x14) or b""
+        return int.from_bytes(body[:2]), int.from_bytes(body[2:])
+
+    def nature(each: Frame) -> tuple[object, ...]:
+        is_service = each.body(6) is not None
+        count = index_and_count(each)[1]
+        return count, each.mode, each.traffic_class, each.source, each.destination, is_service
+
+    sizes = {index: len(_part(other)) for index, other in others.items()}
+    index, count = index_and_count(frame)
+    sizes[index] = len(_part(frame))
+    last = sizes.pop(count - 1, None)
+    regular = set(sizes.values())
+    return (
+        all(nature(other) == nature(frame) for other in others.values())
+        and len(regular) <= 1
+        and 0 not in regular
+        and (last is None or 0 < last <= min(regular, default=last))
+    )

@@ -25,7 +25,7 @@ from opus_socket.core.engine import EngineStatistics
 from opus_socket.subscription import MAX_EVENTS, EventSubscription
 from support import LINE, TRANSPORTS, at, configure, overlay, until
 
-LONGEST = 16_384 - 24 - 20 - 4
+LONGEST = 20_000
 PAYLOAD = b"x" * 1000
 
 Call = Callable[[OverlaySocket], Awaitable[object]]
@@ -67,7 +67,8 @@ REFUSED: dict[str, Call] = {
 @pytest.mark.parametrize("call", REFUSED.values(), ids=list(REFUSED))
 async def test_a_refused_call_changes_nothing(call: Call) -> None:
     """It says what is allowed; nothing was sent, and no sequence number was used."""
-    async with overlay(LINE[:2]) as (_, (sock, other)):
+    bounds = {"socket.max_message": LONGEST}
+    async with overlay(LINE[:2], bounds) as (_, (sock, other)):
         await sock.send_to_all(b"before")
         before = _engine(sock)
         with pytest.raises(LocalProtocolError, match=r"allowed"):

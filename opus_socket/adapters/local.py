@@ -16,6 +16,10 @@ from opus_socket.adapters.flow import Intake, Output
 from opus_socket.core.addresses import Contact
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
+from opus_socket.core.runs import LONGEST_PIECE, split_pieces
+
+LONGEST_BATCH = 1 << 22
+"""Bytes that are handed over at once."""
 
 MAX_MESSAGES = 1 << 17
 """How many messages may wait to be handed over."""
@@ -85,7 +89,12 @@ class LocalLink:
 
     def hand_on(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
         """Queue whole frames that the output has admitted."""
-        self._queue.append((b"".join(pieces), frames))
+        if size <= LONGEST_BATCH:
+            self._queue.append((b"".join(pieces), frames))
+        else:
+            # A long message is not copied once more, and gives others a turn.
+            for part, _, count in split_pieces(pieces, LONGEST_PIECE):
+                self._queue.append((b"".join(part), count))
         self._list()
 
     def run(self) -> None:

@@ -19,7 +19,7 @@ from typing import Protocol
 from attrs import define, field
 
 from opus_socket.adapters.backlog import Backlogs
-from opus_socket.adapters.base import READ_SIZE, Route, Switchboard, split_frames
+from opus_socket.adapters.base import READ_SIZE, Route, Switchboard
 from opus_socket.adapters.flow import FlowSettings, Intake, Output, attended_by_nobody
 from opus_socket.adapters.outgoing import Chunk, Outgoing
 from opus_socket.adapters.poller import READ, WRITE
@@ -29,6 +29,7 @@ from opus_socket.adapters.records import route_bytes
 from opus_socket.core.addresses import Endpoint
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
+from opus_socket.core.runs import split_pieces
 from opus_socket.errors import RemoteProtocolError
 
 READS_PER_WAKE = 4
@@ -158,9 +159,8 @@ class Connection:
         if size <= LONGEST_CHUNK:
             self._outgoing.add_data(Chunk(route, Kind.OVERLAY, pieces, size, output, frames))
         else:
-            for part, count in split_frames(memoryview(b"".join(pieces)), LONGEST_CHUNK):
-                owned = (bytes(part),)
-                chunk = Chunk(route, Kind.OVERLAY, owned, len(part), output, count)
+            for part, length, count in split_pieces(pieces, LONGEST_CHUNK):
+                chunk = Chunk(route, Kind.OVERLAY, part, length, output, count)
                 self._outgoing.add_data(chunk)
         self._touch()
 

@@ -29,7 +29,6 @@ from opus_socket.cli.numbers import Seconds, Whole
 from opus_socket.cli.options import overlay_options
 from opus_socket.cli.signals import run_until_signal
 from opus_socket.cli.streams import MessagePrinter, TooLong, input_lines
-from opus_socket.core.message import SHAPES
 from opus_socket.registry import protocol
 
 BATCH = 256
@@ -39,6 +38,8 @@ LOSS_WAIT = 1.0
 _REASONS = {
     "unroutable": "no member with that address was found",
     "hop_limit": "its way was longer than socket.hop_limit allows",
+    "incomplete": "fragments of it did not come, or there was no room to wait for them",
+    "too_long": "it is longer than socket.max_message allows",
 }
 
 _log = structlog.get_logger("opus_socket")
@@ -144,15 +145,14 @@ class _Cat:
         return LOSS_WAIT if self.sent else 0.0
 
     async def _send(self, sock: OverlaySocket) -> None:
-        packet = self.config.socket_adapter.maximum_packet_length
-        limit = packet - SHAPES[sock.address.las].size
+        limit = self.config.socket.max_message
         async for lines in input_lines(limit):
             for line in lines:
                 if isinstance(line, TooLong):
                     self.status = 1
                     _log.error(
-                        f"line {line.number} is not sent: {line.length} bytes; at most {limit} are "
-                        f"allowed (socket_adapter.maximum_packet_length = {packet} less a header)"
+                        f"line {line.number} is not sent: {line.length} bytes; at most {limit} "
+                        "bytes are allowed (socket.max_message)"
                     )
             allowed = [line for line in lines if isinstance(line, bytes)]
             if self.to is None:
@@ -164,7 +164,11 @@ class _Cat:
 
     async def _watch(self, events: EventSubscription) -> None:
         async for event in events:
-            if isinstance(event, MessageLost) and self.to is not None:
+            if (
+                isinstance(event, MessageLost)
+                and self.to is not None
+                and event.destination == self.to
+            ):
                 self.status = 1
             log_event(event)
 
@@ -199,7 +203,7 @@ def log_event(event: Event) -> None:
     """
     match event:
         case MessageLost(destination=None, reason=reason, at=at):
-            _log.warning(f"a message to everybody was lost at {at}: {reason}")
+            _log.warning(f"a message to everybody was lost at {at}: {_words(reason)}")
         case MessageLost(destination=destination, reason=reason, at=at):
             _log.error(f"a message to {destination} was lost at {at}: {_words(reason)}")
         case MessagesDropped(count=count, reason=reason, neighbor=neighbor):

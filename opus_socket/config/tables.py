@@ -136,6 +136,16 @@ class SocketConfig(Table):
         True,
         meaning="whether neighbors in one process hand messages over without a connection",
     )
+    max_message: int = setting(
+        16 * 1024 * 1024,
+        unit="bytes",
+        minimum=1,
+        maximum=1 << 30,
+        meaning=(
+            "the longest message, headers not included; one that is longer than a frame goes in "
+            "fragments, for which a receiver has room for eight of the longest messages"
+        ),
+    )
 
 
 @frozen(kw_only=True)
@@ -253,7 +263,7 @@ class SocketAdapterConfig(Table):
         maximum=65_535,
         key=True,
         meaning=(
-            "the longest frame, headers included; longer messages are refused. "
+            "the longest frame, headers included; longer messages go in fragments. "
             f"The default is {_FRAME_LIMIT['tcp']} with tcp, {_FRAME_LIMIT['udp']} with udp, "
             f"which allows {MAX_DATAGRAM} at most"
         ),

@@ -29,6 +29,7 @@ How overlay messages travel:
 
 - `engine`: the forwarding engine. It takes `runs` of frames, makes its own (`origin`), asks
   `routes` and `duplicates`, reports `losses`, and returns a `dispatch`.
+- `fragments`, `reassembly`: messages that are longer than a frame, cut up and whole again.
 - `serving`: the services of a membership, and the application's handler.
 - `overlay`: `OverlayCore`, one membership whole.
 - `buckets`, `shaper`: bandwidth that drivers hold a member to, and whose turn it is.

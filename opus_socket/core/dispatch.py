@@ -27,6 +27,8 @@ class EngineSettings:
     Attributes:
         hop_limit: hops of a message that asks for no other number, 1..65,535.
         maximum_frame: the longest frame, sent or received, in bytes.
+        max_message: the longest payload of a message, sent or put together here, in bytes; one
+            that is longer than a frame goes in fragments.
         reports_per_second: control messages about losses, for each source.
         routes: route decisions that are kept.
         lanes: duplicate windows that are kept (see `duplicates`).
@@ -35,6 +37,7 @@ class EngineSettings:
 
     hop_limit: int = 1024
     maximum_frame: int = 16_384
+    max_message: int = 16 << 20
     reports_per_second: int = 10
     routes: int = 4096
     lanes: int = 1024
@@ -88,15 +91,16 @@ class Dispatch:
         consumed: bytes of the buffer that were handled: whole frames.
         outputs: what to send, at most one entry for each neighbor and traffic class.
         delivered: messages for the application, in order.
-        delivered_size: bytes of their frames.
+        delivered_size: bytes that they take of a receive buffer.
         for_services: messages for services, in order.
         events: what to tell the application.
         duplicates: messages that had been here before.
         dropped: messages that were lost here, by reason.
         broken: why the bytes at `consumed` cannot be a frame (`version`, `oversize`), which
             means that a stream has lost its place; None when they can.
+        gathering: whether fragments came, which may have moved the engine's deadline.
         first_id: the identity of the first message that was originated; the others of the batch
-            have the sequence numbers that follow.
+            have the sequence numbers that follow, of which each takes as many as it has frames.
     """
 
     consumed: int = 0
@@ -108,6 +112,7 @@ class Dispatch:
     duplicates: int = 0
     dropped: dict[str, int] = field(factory=dict)
     broken: str | None = None
+    gathering: bool = False
     first_id: tuple[int, int] | None = None
 
     def drop(self, reason: str, count: int) -> None:
@@ -228,7 +233,7 @@ class Tally:
     reports_received: int = 0
 
     def statistics(
-        self, *, route_hits: int, route_misses: int, routes: int, lanes: int
+        self, *, route_hits: int, route_misses: int, routes: int, lanes: int, gathered_bytes: int
     ) -> EngineStatistics:
         """The figures so far, with those that the tables hold."""
         counted = asdict(self) | {"dropped": dict(self.dropped)}
@@ -238,6 +243,7 @@ class Tally:
             route_misses=route_misses,
             routes=routes,
             lanes=lanes,
+            gathered_bytes=gathered_bytes,
         )
 
 
@@ -246,27 +252,27 @@ class EngineStatistics:
     """What a forwarding engine has done since it was made."""
 
     originated_frames: int
-    """Messages that this member sent."""
+    """Frames that this member sent: one a message, or as many as a longer one has fragments."""
     originated_bytes: int
-    """Their frames, in bytes."""
+    """The same in bytes."""
     relayed_frames: int
-    """Messages of others that were passed on, each counted once."""
+    """Frames of others that were passed on, each counted once."""
     relayed_bytes: int
-    """Their frames, in bytes."""
+    """The same in bytes."""
     transmitted_frames: int
     """Frames handed to neighbors: own and others', once for each neighbor."""
     transmitted_bytes: int
     """The same in bytes."""
     delivered_frames: int
-    """Messages handed to the application."""
+    """Messages handed to the application, however many frames each came in."""
     delivered_bytes: int
-    """Their frames, in bytes."""
+    """The same in bytes, headers included."""
     service_frames: int
     """Messages handed to services."""
     duplicates: int
-    """Messages that had been here before."""
+    """Frames that had been here before."""
     dropped: Mapping[str, int]
-    """Messages that were lost here, by reason."""
+    """Frames that were lost here, by reason; `incomplete` and `too_long` count messages."""
     reports_sent: int
     """Control messages sent about losses here."""
     reports_received: int
@@ -279,3 +285,5 @@ class EngineStatistics:
     """Route decisions that are known now."""
     lanes: int
     """Duplicate windows that are kept now."""
+    gathered_bytes: int
+    """What is held now of messages of which fragments are missing."""

@@ -13,13 +13,16 @@ with the destination's address; anycast where no hop is nearer and the node acce
 message is handled once at each member (see `duplicates`), so every loop ends. The hop limit
 counts down on receipt, and at zero a message goes no further. What is lost here is counted, and
 the loss of an application's message is reported to its source, unless it was a flood.
+
+A message that is longer than a frame goes in fragments, which are relayed as they are and put
+together where they are delivered; `wake` gives up those of which the rest does not come.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.dispatch import (
@@ -33,12 +36,13 @@ from opus_socket.core.dispatch import (
 )
 from opus_socket.core.duplicates import DuplicateWindows
 from opus_socket.core.events import MessageLost
-from opus_socket.core.extensions import Code, Control, LossReport, record_route
-from opus_socket.core.limiter import SourceLimiter
-from opus_socket.core.losses import lost_message, may_be_reported
+from opus_socket.core.extensions import Code, Control
+from opus_socket.core.fragments import bodies_of, first_of, scan_fragments
+from opus_socket.core.losses import LossReporter, lost_message
 from opus_socket.core.message import HEADER_SIZE, VERSION, OverlayMessage, version_and_size
 from opus_socket.core.node import Mode, Node
 from opus_socket.core.origin import FOR_ALL, Order, Origin
+from opus_socket.core.reassembly import Reassembly
 from opus_socket.core.routes import RouteCache
 from opus_socket.core.runs import SERVICE_SIZE, Run, run_of, scan_run
 from opus_socket.errors import ConfigurationError, RemoteProtocolError
@@ -74,7 +78,9 @@ class ForwardingEngine:
     _origin: Origin = field(init=False)
     _routes: RouteCache = field(init=False)
     _windows: DuplicateWindows = field(init=False)
-    _limiter: SourceLimiter = field(init=False)
+    _losses: LossReporter = field(init=False)
+    _reassembly: Reassembly = field(init=False)
+    _left: bool = field(default=False, init=False)
     _tally: Tally = field(factory=Tally, init=False)
     _services: dict[int, bool] = field(factory=dict, init=False)
     # Whether anybody sees relayed messages: of the application (by False), of services (by True).
@@ -86,14 +92,18 @@ class ForwardingEngine:
         self._origin = Origin(settings, self.incarnation)
         self._routes = RouteCache(self.node, settings.routes)
         self._windows = DuplicateWindows(settings.lanes, settings.lane_lifetime)
-        self._limiter = SourceLimiter(settings.reports_per_second)
+        self._losses = LossReporter(
+            self._origin, self._routes, self._tally, settings.reports_per_second
+        )
+        self._reassembly = Reassembly(settings.max_message)
 
     def register_service(self, service: int, intercepts: bool = False) -> None:
         """Hand messages for this service over from now on.
 
         Args:
             service: its id (`service.service_id`).
-            intercepts: whether it also sees messages for it that are relayed here.
+            intercepts: whether it also sees messages for it that are relayed here. Messages in
+                fragments pass all the same: to hold them, a relay would have to gather them.
 
         Raises:
             ConfigurationError: a service with this id is registered already.
@@ -111,7 +121,8 @@ class ForwardingEngine:
 
         Args:
             delivered: those that are for this member, instead of delivering them.
-            relayed: those that are on their way to others, instead of sending them on.
+            relayed: those that are on their way to others, instead of sending them on. Fragments
+                pass all the same, as with services.
         """
         self._watching, self._intercepted[False] = delivered, relayed
 
@@ -128,7 +139,7 @@ class ForwardingEngine:
         """Send messages of this member's application.
 
         Args:
-            payloads: one for each message.
+            payloads: one for each message, each of at most `max_message` bytes.
             mode: how they are delivered.
             key: the destination; None for multicast and flood.
             now: seconds.
@@ -199,7 +210,7 @@ class ForwardingEngine:
         message, identity = held.message, held.message.id
         batch = Batch(memoryview(message.frame), held.arrived_from, now, False)
         if held.service is None and held.addressed:
-            batch.dispatch.delivered_size += len(message.frame)
+            batch.dispatch.delivered_size += message.size
             batch.dispatch.delivered.append(message)
         if not held.held:
             return batch.finish(self._tally)
@@ -211,8 +222,24 @@ class ForwardingEngine:
         if contacts:
             self._send_on(batch, run, contacts)
         elif not held.addressed:
-            self._lose(batch, run, Control.UNROUTABLE)
+            self._losses.lose(batch, run, Control.UNROUTABLE)
         return batch.finish(self._tally)
+
+    @property
+    def next_deadline(self) -> float:
+        """When `wake` is due, in seconds; inf for never."""
+        return self._reassembly.next_deadline
+
+    def wake(self, now: float) -> Sequence[MessageLost]:
+        """The deadline has come: the messages of which the rest will not come."""
+        losses = self._reassembly.wake(now)
+        self._tally.dropped.update([loss.reason for loss in losses])
+        return self._losses.tell(losses)
+
+    def leave(self) -> None:
+        """Gather no fragments any more: nobody waits for their message."""
+        self._left = True
+        self._reassembly.clear()
 
     def statistics(self) -> EngineStatistics:
         """What this engine has done so far."""
@@ -221,6 +248,7 @@ class ForwardingEngine:
             route_misses=self._routes.misses,
             routes=len(self._routes),
             lanes=len(self._windows),
+            gathered_bytes=self._reassembly.cost,
         )
 
     def _refresh(self) -> None:
@@ -230,8 +258,8 @@ class ForwardingEngine:
     def _originate(self, order: Order, now: float) -> Dispatch:
         self._refresh()
         origin = self._origin
-        first, pieces, size = origin.make(order)
-        count, key = len(order.payloads), order.key
+        first, count, pieces, size = origin.make(order)
+        key = order.key
         batch = Batch(memoryview(b""), None, now, False)
         dispatch = batch.dispatch
         if not count:
@@ -241,26 +269,36 @@ class ForwardingEngine:
         self._tally.originated_bytes += size
         if order.mode == _UNICAST and key == origin.here:
             batch.buffer = memoryview(b"".join(pieces))
-            run = scan_run(batch.buffer, 0, origin.shape, self.settings.maximum_frame)
-            if run is not None:
-                self._deliver(batch, run, held=False)
+            self._deliver_own(batch)
             return batch.finish(self._tally)
         root = origin.wire if key is None else key.wire
         contacts = self._routes.find(order.mode, root, None).contacts
         if contacts:
             batch.send(contacts, order.traffic_class, pieces, count, size)
         elif key is not None:
-            self._lose_own(batch, key, first, count)
+            self._losses.lose_own(batch, order, first, count)
         return batch.finish(self._tally)
+
+    def _deliver_own(self, batch: Batch) -> None:
+        """Deliver what this member sends to itself."""
+        shape, maximum, offset = self._origin.shape, self.settings.maximum_frame, 0
+        while offset < len(batch.buffer):
+            run = scan_run(batch.buffer, offset, shape, maximum)
+            run = run or scan_fragments(batch.buffer, offset, shape, maximum)
+            assert run is not None, "own frames have the usual shape"
+            self._deliver(batch, run, held=False)
+            offset = run.stop
 
     def _take_run(self, batch: Batch, offset: int) -> int:
         """Handle the run at `offset`; where it ends, 0 when there is none."""
-        origin = self._origin
+        origin, maximum = self._origin, self.settings.maximum_frame
         if origin.here is None:
             return 0
-        run = scan_run(batch.buffer, offset, origin.shape, self.settings.maximum_frame)
+        run = scan_run(batch.buffer, offset, origin.shape, maximum)
         if run is None:
-            return 0
+            run = scan_fragments(batch.buffer, offset, origin.shape, maximum)
+            if run is None:
+                return 0
         self._handle(batch, run)
         return run.stop
 
@@ -317,7 +355,7 @@ class ForwardingEngine:
 
     def _pass(self, batch: Batch, run: Run) -> None:
         """Deliver and send on a run that has not been here before."""
-        intercepted = self._intercepted[run.is_service]
+        intercepted = self._intercepted[run.is_service] and run.fragment is None
         if intercepted and len(run.starts) > 1:
             for index in range(len(run.starts)):
                 self._pass(batch, run.part(index, 1))
@@ -339,10 +377,12 @@ class ForwardingEngine:
             if not held:
                 self._send_on(batch, run, contacts)
         elif not addressed:
-            self._lose(batch, run, Control.UNROUTABLE)
+            self._losses.lose(batch, run, Control.UNROUTABLE)
 
     def _deliver(self, batch: Batch, run: Run, *, held: bool) -> None:
-        if run.message is not None:
+        if run.fragment is not None:
+            self._gather(batch, run, run.fragment[0])
+        elif run.message is not None:
             self._deliver_parsed(batch, run, run.message, held)
         elif run.is_service or self._watching:
             self._hand_over(batch, run, addressed=True, held=held)
@@ -367,8 +407,32 @@ class ForwardingEngine:
         elif self._watching:
             self._hand_over(batch, run, addressed=True, held=held)
         else:
-            dispatch.delivered_size += len(message.frame)
+            dispatch.delivered_size += message.size
             dispatch.delivered.append(message)
+
+    def _gather(self, batch: Batch, run: Run, index: int) -> None:
+        """Keep fragments, the first with this index, until their message is whole; deliver that."""
+        dispatch, message = batch.dispatch, run.message
+        if self._left:
+            dispatch.drop("not_joined", len(run.starts))
+            return
+        if message is not None and any(each.unknown_mandatory for each in message.extensions):
+            dispatch.drop("unknown_extension", 1)
+            return
+        bodies = bodies_of(run, batch.buffer, self._origin.shape)
+        opening = None if index else first_of(run, batch.buffer)
+        gathered = self._reassembly.take(run, bodies, opening, batch.now)
+        dispatch.gathering = True
+        dispatch.duplicates += gathered.duplicates
+        if gathered.refused:
+            dispatch.drop("bad_fragment", gathered.refused)
+        if gathered.losses:
+            for loss in gathered.losses:
+                dispatch.drop(loss.reason, 1)
+            dispatch.events += self._losses.tell(gathered.losses)
+        if gathered.message is not None:
+            whole = evolve(run, message=gathered.message, fragment=None)
+            self._deliver_parsed(batch, whole, gathered.message, held=False)
 
     def _is_intercepted(self, batch: Batch, run: Run) -> bool:
         """Whether somebody here is to see this run of one message before it is sent on."""
@@ -400,12 +464,12 @@ class ForwardingEngine:
     def _send_on(self, batch: Batch, run: Run, contacts: tuple[Contact, ...]) -> None:
         left = run.hop_limit - 1
         if left <= 0:
-            self._lose(batch, run, Control.HOP_LIMIT)
+            self._losses.lose(batch, run, Control.HOP_LIMIT)
             return
         count, start, stop = len(run.starts), run.starts[0], run.stop
         batch.relayed += count
         batch.relayed_size += stop - start
-        recorded = None if run.message is None else self._with_route(run.message, left)
+        recorded = None if run.message is None else self._origin.extend_route(run.message, left)
         if recorded is not None:
             batch.send(contacts, run.traffic_class, [recorded], 1, len(recorded))
         elif batch.mutable:
@@ -415,53 +479,6 @@ class ForwardingEngine:
             copy = bytearray(batch.buffer[start:stop])
             run.put_hop_limit(copy, start, left)
             batch.send(contacts, run.traffic_class, [bytes(copy)], count, stop - start)
-
-    def _with_route(self, message: OverlayMessage, left: int) -> bytes | None:
-        """The frame with this member in its route record, if it asks for that and has room."""
-        here = self._origin.here
-        room = self.settings.maximum_frame - len(message.frame)
-        chain = None if here is None else record_route(message.extensions, here, room)
-        if chain is None:
-            return None
-        return OverlayMessage.build(
-            message.source,
-            message.destination,
-            message.mode,
-            chain,
-            hop_limit=left,
-            traffic_class=message.traffic_class,
-            flow_label=message.flow_label,
-        ).frame
-
-    def _lose(self, batch: Batch, run: Run, why: Control) -> None:
-        """Count a run as lost here, and tell its source as often as is allowed."""
-        count = len(run.starts)
-        batch.dispatch.drop(why.reason, count)
-        source = run.source
-        if source == self._origin.wire or not may_be_reported(run):
-            return
-        contacts = self._routes.find(_UNICAST, source, None).contacts
-        if not contacts:
-            return
-        to = LogicalAddress.from_wire(source)
-        size = self._origin.shape.fixed
-        for index in range(self._limiter.take(source, count, batch.now)):
-            start = run.starts[index]
-            quoted = bytes(batch.buffer[start : start + size])
-            report = LossReport(why, (run.incarnation, run.first + index), quoted)
-            frame = self._origin.make_report(report, to)
-            batch.send(contacts, 0, [frame], 1, len(frame))
-            self._tally.reports_sent += 1
-
-    def _lose_own(self, batch: Batch, key: LogicalAddress, first: int, count: int) -> None:
-        """Count messages of this member that have no way from here, and tell the application."""
-        why = Control.UNROUTABLE.reason
-        batch.dispatch.drop(why, count)
-        here = self.node.address
-        batch.dispatch.events += [
-            MessageLost((self.incarnation, first + index), key, why, here)
-            for index in range(self._limiter.take(self._origin.wire, count, batch.now))
-        ]
 
 
 def _key(run: Run) -> bytes:

@@ -48,12 +48,14 @@ class AddressChanged:
 
 @frozen
 class MessageLost:
-    """A message that this socket sent was dropped on its way.
+    """A message that this socket sent was dropped on its way (`unroutable`, `hop_limit`); or one
+    that others sent in fragments came in part only (`incomplete`), or is longer than
+    `socket.max_message` (`too_long`).
 
     Attributes:
-        id: its identity: incarnation and sequence.
+        id: its identity: incarnation and sequence. Of a message in fragments, that of the first.
         destination: whom it was for; None when it was for all.
-        reason: one short identifier, such as `unroutable` or `hop_limit`.
+        reason: one short identifier, as above.
         at: the member that dropped it.
     """
 

@@ -23,13 +23,14 @@ MAX_LENGTH = 0xFFFF
 
 EXTENSION_HEAD = struct.Struct(">BBH")
 MESSAGE_ID = struct.Struct(">QQ")
+FRAGMENT = struct.Struct(">HH")
 _REPORT = struct.Struct(">BQQ")
 _SERVICE_ID_SIZE = 4
 _MAX_RECORDED = 255
 
 
 class Code(IntEnum):
-    """The extension headers that are known here; 0x01-0x04 and 0x13-0x16 are reserved."""
+    """The extension headers that are known here; 0x01-0x04, 0x13, 0x15 and 0x16 are reserved."""
 
     END = 0x00
     RAW = 0x05
@@ -37,6 +38,7 @@ class Code(IntEnum):
     MESSAGE_ID = 0x10
     ROUTE_RECORD = 0x11
     CONTROL = 0x12
+    FRAGMENT = 0x14
 
 
 class Flags(IntFlag):
@@ -241,6 +243,8 @@ def _check_body(code: int, body: bytes, las: int) -> None:
         right = size >= 1 and size == 1 + body[0] * 4 * (las + 1)
     elif code == Code.CONTROL:
         right = size >= 1
+    elif code == Code.FRAGMENT:
+        right = size == FRAGMENT.size
     else:
         right = True
     if not right:

@@ -6,11 +6,21 @@ so seldom that losing messages costs less than delivering them would have.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
+
+from attrs import define, field
+
 from opus_socket.core.addresses import LogicalAddress
+from opus_socket.core.dispatch import Batch, Tally
 from opus_socket.core.events import MessageLost
-from opus_socket.core.extensions import Code, LossReport
+from opus_socket.core.extensions import Code, Control, LossReport
+from opus_socket.core.limiter import SourceLimiter
 from opus_socket.core.message import HEADER_SIZE, OverlayMessage
 from opus_socket.core.node import Mode
+from opus_socket.core.origin import Order, Origin
+from opus_socket.core.reassembly import Loss
+from opus_socket.core.routes import RouteCache
 from opus_socket.core.runs import Run
 from opus_socket.errors import RemoteProtocolError
 
@@ -49,3 +59,77 @@ def lost_message(report: OverlayMessage, incarnation: int) -> MessageLost:
     if destination == LogicalAddress.everybody(report.las):
         return MessageLost(loss.id, None, loss.reason, report.source)
     return MessageLost(loss.id, destination, loss.reason, report.source)
+
+
+@define(eq=False)
+class LossReporter:
+    """Counts what is lost here, and tells whom it concerns.
+
+    Args:
+        origin: makes the reports.
+        routes: the way that they take.
+        tally: where they are counted.
+        rate: reports a second and source.
+    """
+
+    origin: Origin
+    routes: RouteCache
+    tally: Tally
+    rate: int
+    _limiter: SourceLimiter = field(init=False)
+    _reported: tuple[int, int] | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._limiter = SourceLimiter(self.rate)
+
+    def lose(self, batch: Batch, run: Run, why: Control) -> None:
+        """Count a run of others as lost here, and tell its source as often as is allowed."""
+        count = len(run.starts)
+        batch.dispatch.drop(why.reason, count)
+        source = run.source
+        if source == self.origin.wire or not may_be_reported(run):
+            return
+        contacts = self.routes.find(Mode.UNICAST, source, None).contacts
+        if not contacts:
+            return
+        first = run.first
+        if run.fragment is not None:
+            # One message, of which the last run may have been, too.
+            # Whatever a remote says, no sequence number is below 0.
+            first, count = first - min(run.fragment[0], first), 1
+            if self._reported == (run.incarnation, first):
+                return
+            self._reported = run.incarnation, first
+        to = LogicalAddress.from_wire(source)
+        size = self.origin.shape.fixed
+        for index in range(self._limiter.take(source, count, batch.now)):
+            start = run.starts[index]
+            quoted = bytes(batch.buffer[start : start + size])
+            report = LossReport(why, (run.incarnation, first + index), quoted)
+            frame = self.origin.make_report(report, to)
+            batch.send(contacts, 0, [frame], 1, len(frame))
+            self.tally.reports_sent += 1
+
+    def lose_own(self, batch: Batch, order: Order, first: int, frames: int) -> None:
+        """Count messages of this member that have no way from here, and tell the application."""
+        here, why = self.origin.here, Control.UNROUTABLE.reason
+        batch.dispatch.drop(why, frames)
+        allowed = self._limiter.take(self.origin.wire, len(order.payloads), batch.now)
+        sequences = islice(self.origin.sequences(order, first), allowed)
+        if here is not None:
+            batch.dispatch.events += [
+                MessageLost((self.origin.incarnation, sequence), order.key, why, here)
+                for sequence in sequences
+            ]
+
+    def tell(self, losses: Iterable[Loss]) -> list[MessageLost]:
+        """The events of messages of which fragments are missing here."""
+        here = self.origin.here
+        if here is None:
+            return []
+        events = []
+        for loss in losses:
+            destination = LogicalAddress.from_wire(loss.destination)
+            for_one = None if destination == here.everybody(here.las) else destination
+            events.append(MessageLost(loss.id, for_one, loss.reason, here))
+        return events

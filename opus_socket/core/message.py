@@ -298,6 +298,11 @@ class OverlayMessage:
         return last.body if last.code == Code.RAW else last.body[4:]
 
     @property
+    def size(self) -> int:
+        """What it takes of a receive buffer, in bytes: headers and payload."""
+        return len(self.frame)
+
+    @property
     def service(self) -> int | None:
         """The id of the service that it is for; None when it is for the application."""
         last = self.extensions[-1] if self.extensions else None

@@ -6,14 +6,28 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from attrs import define, field
 
 from opus_socket.core.addresses import LogicalAddress
 from opus_socket.core.dispatch import EngineSettings, Piece
 from opus_socket.core.duplicates import LANE_SHIFT
-from opus_socket.core.extensions import MAX_LENGTH, MESSAGE_ID, Code, Extension, LossReport
+from opus_socket.core.extensions import (
+    MAX_LENGTH,
+    MESSAGE_ID,
+    Code,
+    Extension,
+    LossReport,
+    record_route,
+)
+from opus_socket.core.fragments import (
+    FRAGMENT_ID_HEAD,
+    FRAGMENT_SHAPES,
+    MAX_FRAGMENTS,
+    count_fragments,
+    make_fragments,
+)
 from opus_socket.core.message import MASK, SHAPES, OverlayMessage, Shape
 from opus_socket.core.node import Mode
 from opus_socket.core.runs import RAW_ID_HEAD, SERVICE_ID_HEAD, make_frames
@@ -49,6 +63,12 @@ class Order:
         return b"" if self.service is None else self.service.to_bytes(4)
 
 
+Made = tuple[int, int, list[Piece], int]
+"""Frames that were made: the first sequence number, how many they are, themselves, and their size
+in bytes. The sequence numbers count up.
+"""
+
+
 @define(eq=False)
 class Origin:
     """Makes frames in a member's name.
@@ -68,6 +88,8 @@ class Origin:
     here: LogicalAddress | None = field(default=None, init=False)
     wire: bytes = field(default=b"", init=False)
     shape: Shape = field(default=SHAPES[0], init=False)
+    _room: int = field(default=0, init=False)
+    _part: int = field(default=0, init=False)
     _next: dict[int, int] = field(factory=dict, init=False)
 
     def move(self, here: LogicalAddress | None) -> None:
@@ -76,24 +98,35 @@ class Origin:
         if here is not None:
             self.wire = here.wire
             self.shape = SHAPES[here.las]
+            longest = min(self.settings.maximum_frame, self.shape.fixed + MAX_LENGTH)
+            self._room = longest - self.shape.size
+            self._part = longest - FRAGMENT_SHAPES[here.las].size
 
-    def make(self, order: Order) -> tuple[int, list[Piece], int]:
-        """The first sequence number, the frames in pieces, and their size in bytes.
+    def make(self, order: Order) -> Made:
+        """The frames of an order.
 
         Raises:
             LocalProtocolError: a value out of range. Nothing was taken.
             NotJoinedError: this member has no address yet.
         """
         hop_limit = self.settings.hop_limit if order.hop_limit is None else order.hop_limit
-        self._check(order, hop_limit)
-        count = len(order.payloads)
-        first = self._take(order.mode, order.traffic_class, count)
+        is_long = self._check(order, hop_limit)
         key = b"\xff" * len(self.wire) if order.key is None else order.key.wire
         head = RAW_ID_HEAD if order.service is None else SERVICE_ID_HEAD
         middle = self.shape.middle.pack(hop_limit, self.wire, key, head, self.incarnation)
         word = self.shape.word(order.mode, order.traffic_class)
+        if is_long:
+            return self._make_long(order, hop_limit, word, middle, key)
+        count = len(order.payloads)
+        first = self._take(order.mode, order.traffic_class, count)
         pieces = make_frames(self.shape, word, middle, first, order.prefix, order.payloads)
-        return first, pieces, sum(map(len, pieces))
+        return first, count, pieces, sum(map(len, pieces))
+
+    def sequences(self, order: Order, first: int) -> Iterator[int]:
+        """The sequence number of each message of an order that begins with `first`."""
+        for payload in order.payloads:
+            yield first
+            first += self._count_frames(order, payload)
 
     def make_report(self, report: LossReport, to: LogicalAddress) -> bytes:
         """The frame of a control message about a loss here."""
@@ -108,6 +141,60 @@ class Origin:
             hop_limit=self.settings.hop_limit,
         ).frame
 
+    def extend_route(self, message: OverlayMessage, left: int) -> bytes | None:
+        """A relayed frame with this member in its route record; None if it does not ask for that
+        or has no room.
+
+        Args:
+            message: as it arrived.
+            left: its hop limit from here on.
+        """
+        room = self.settings.maximum_frame - len(message.frame)
+        chain = None if self.here is None else record_route(message.extensions, self.here, room)
+        if chain is None:
+            return None
+        return OverlayMessage.build(
+            message.source,
+            message.destination,
+            message.mode,
+            chain,
+            hop_limit=left,
+            traffic_class=message.traffic_class,
+            flow_label=message.flow_label,
+        ).frame
+
+    def _make_long(
+        self, order: Order, hop_limit: int, word: int, middle: bytes, key: bytes
+    ) -> Made:
+        """Frames of which some are fragments."""
+        shape, prefix = FRAGMENT_SHAPES[self.shape.las], order.prefix
+        room, part = self._room - len(prefix), self._part - len(prefix)
+        of_fragments = self.shape.middle.pack(
+            hop_limit, self.wire, key, FRAGMENT_ID_HEAD, self.incarnation
+        )
+        frames = sum([self._count_frames(order, payload) for payload in order.payloads])
+        first = self._take(order.mode, order.traffic_class, frames)
+        pieces: list[Piece] = []
+        short: list[bytes] = []
+        for sequence, payload in zip(self.sequences(order, first), order.payloads, strict=True):
+            if len(payload) <= room:
+                short.append(payload)
+                continue
+            begin = sequence - len(short)
+            pieces += make_frames(self.shape, word, middle, begin, prefix, short)
+            short.clear()
+            pieces += make_fragments(shape, word, of_fragments, sequence, prefix, payload, part)
+        begin = first + frames - len(short)
+        pieces += make_frames(self.shape, word, middle, begin, prefix, short)
+        return first, frames, pieces, sum(map(len, pieces))
+
+    def _count_frames(self, order: Order, payload: bytes) -> int:
+        """How many frames a payload takes."""
+        taken = len(order.prefix)
+        if len(payload) <= self._room - taken:
+            return 1
+        return count_fragments(len(payload), self._part - taken)
+
     def _take(self, mode: int, traffic_class: int, count: int) -> int:
         """The first of so many sequence numbers in the lane of a mode and class."""
         lane = traffic_class << 2 | mode
@@ -115,18 +202,16 @@ class Origin:
         self._next[lane] = first + count
         return first
 
-    def _check(self, order: Order, hop_limit: int) -> None:
+    def _check(self, order: Order, hop_limit: int) -> int:
+        """Whether a payload needs more than one frame."""
         here, key = self.here, order.key
         if here is None:
             raise NotJoinedError("this member has no logical address yet; join first")
-        longest_frame = min(self.settings.maximum_frame, self.shape.fixed + MAX_LENGTH)
-        limit = longest_frame - self.shape.size - len(order.prefix)
         longest = max(map(len, order.payloads), default=0)
-        if longest > limit:
-            raise LocalProtocolError(
-                f"a message of {longest} bytes; at most {limit} are allowed "
-                f"(a frame of {longest_frame} bytes less its header)"
-            )
+        taken = len(order.prefix)
+        is_long = longest > self._room - taken
+        if is_long or longest > self.settings.max_message:
+            self._check_length(longest, self._part - taken)
         for name, value, least in (
             ("hop_limit", hop_limit, 1),
             ("traffic_class", order.traffic_class, 0),
@@ -142,4 +227,14 @@ class Origin:
             raise LocalProtocolError(
                 f"{key} is no destination here: {len(here)} whole numbers from 0 to 4294967295, "
                 "not all of them the largest, are allowed"
+            )
+        return is_long
+
+    def _check_length(self, longest: int, part: int) -> None:
+        most, why = self.settings.max_message, "socket.max_message"
+        if most > MAX_FRAGMENTS * part:
+            most, why = MAX_FRAGMENTS * part, f"{MAX_FRAGMENTS} fragments of {part} bytes"
+        if longest > most:
+            raise LocalProtocolError(
+                f"a message of {longest} bytes; at most {most} bytes are allowed ({why})"
             )

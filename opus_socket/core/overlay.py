@@ -17,7 +17,8 @@ A driver is this loop, and both the Trio host and the simulator are:
         perform(core.wake(now))
 
 `forward` writes a Dispatch's outputs to neighbors, hands what it delivers to the application, and
-performs `core.serve(dispatch.for_services, now)` when there is anything for services.
+performs `core.serve(dispatch.for_services, now)` when there is anything for services. A dispatch
+that is `gathering` may have moved `core.next_deadline`.
 """
 
 from __future__ import annotations
@@ -202,6 +203,7 @@ class OverlayCore:
         out: list[CoreEffect] = [*self._serving.leave(now)]
         self._perform(self.node.leave(now), now, out)
         self._perform(self._finder.leave(now), now, out)
+        self.engine.leave()
         self._notice_changes(now, out)
         return out
 
@@ -243,6 +245,8 @@ class OverlayCore:
             self._inquire(self._inquiries.wake(now), now, out)
         if self._serving.next_deadline <= now:
             out += self._serving.wake(now)
+        if self.engine.next_deadline <= now:
+            out += map(Emit, self.engine.wake(now))
         self._notice_changes(now, out)
         return out
 
@@ -255,6 +259,7 @@ class OverlayCore:
             self._meter.next_deadline,
             self._inquiries.next_deadline,
             self._serving.next_deadline,
+            self.engine.next_deadline,
         )
 
     def switch(

@@ -8,12 +8,12 @@ number, which counts up by one. Any other frame is a run of its own.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from attrs import define
 
 from opus_socket.core.dispatch import Piece
-from opus_socket.core.extensions import MESSAGE_ID, Code
+from opus_socket.core.extensions import FRAGMENT, MESSAGE_ID, Code
 from opus_socket.core.message import (
     HEADER_SIZE,
     HOP_LIMIT_AT,
@@ -22,6 +22,7 @@ from opus_socket.core.message import (
     WORD_MASK,
     OverlayMessage,
     Shape,
+    version_and_size,
 )
 
 RAW_ID_HEAD = struct.pack(">BBH", Code.RAW, 0, MESSAGE_ID.size)
@@ -33,9 +34,11 @@ SERVICE_ID_HEAD = struct.pack(">BBH", Code.SERVICE, 0, MESSAGE_ID.size)
 SERVICE_SIZE = 4
 """Bytes of the service's id in front of a service's own."""
 
-_PIECE = 1 << 16
-_MODE_SHIFT, _MODE_MASK = SHIFT["mode"] - 32, MASK["mode"]
-_CLASS_SHIFT, _CLASS_MASK = SHIFT["traffic_class"] - 32, MASK["traffic_class"]
+LONGEST_PIECE = 1 << 16
+"""About how many bytes short frames are joined to."""
+
+MODE_SHIFT, MODE_MASK = SHIFT["mode"] - 32, MASK["mode"]
+CLASS_SHIFT, CLASS_MASK = SHIFT["traffic_class"] - 32, MASK["traffic_class"]
 _BY_REFERENCE = 4096
 _COPY_EACH = 4096
 _HOP_LIMIT = struct.Struct(">H")
@@ -54,6 +57,8 @@ class Run:
         stop: where the last one ends.
         is_service: whether they are for services.
         message: the parsed message of a frame without the usual shape.
+        fragment: of fragments of one message, the index of the first one here and how many the
+            message has; None of whole messages.
     """
 
     mode: int
@@ -67,10 +72,11 @@ class Run:
     stop: int
     is_service: bool
     message: OverlayMessage | None = None
+    fragment: tuple[int, int] | None = None
 
     def part(self, index: int, count: int) -> Run:
         """The run of `count` of its frames from the one at `index`."""
-        end = index + count
+        end, fragment = index + count, self.fragment
         return Run(
             self.mode,
             self.traffic_class,
@@ -83,6 +89,7 @@ class Run:
             self.starts[end] if end < len(self.starts) else self.stop,
             self.is_service,
             self.message,
+            None if fragment is None else (fragment[0] + index, fragment[1]),
         )
 
     def messages(self, buffer: memoryview, payload_at: int) -> list[OverlayMessage]:
@@ -164,8 +171,8 @@ def scan_run(buffer: memoryview, offset: int, shape: Shape, maximum: int) -> Run
         stop = following
         expected += 1
     return Run(
-        word >> _MODE_SHIFT & _MODE_MASK,
-        word >> _CLASS_SHIFT & _CLASS_MASK,
+        word >> MODE_SHIFT & MODE_MASK,
+        word >> CLASS_SHIFT & CLASS_MASK,
         hop_limit,
         source,
         destination,
@@ -180,6 +187,7 @@ def scan_run(buffer: memoryview, offset: int, shape: Shape, maximum: int) -> Run
 def run_of(message: OverlayMessage, identity: tuple[int, int], start: int) -> Run:
     """The run of one parsed message, whose frame starts at `start` of the buffer."""
     half = 4 * (message.las + 1)
+    fragment = message.extension(Code.FRAGMENT)
     return Run(
         message.mode,
         message.traffic_class,
@@ -191,6 +199,7 @@ def run_of(message: OverlayMessage, identity: tuple[int, int], start: int) -> Ru
         start + len(message.frame),
         message.service is not None,
         message,
+        None if fragment is None else FRAGMENT.unpack(fragment.body),
     )
 
 
@@ -223,9 +232,43 @@ def make_frames(
             parts, total = [], 0
             continue
         parts.append(payload)
-        if total >= _PIECE:
+        if total >= LONGEST_PIECE:
             pieces.append(b"".join(parts))
             parts, total = [], 0
     if parts:
         pieces.append(b"".join(parts))
     return pieces
+
+
+def split_pieces(pieces: Sequence[Piece], maximum: int) -> Iterator[tuple[list[Piece], int, int]]:
+    """Whole frames in parts of at most `maximum` bytes; nothing is copied.
+
+    A frame that is longer by itself is a part of its own.
+
+    Args:
+        pieces: together whole frames, of which the header of each is in one piece.
+        maximum: bytes of a part.
+
+    Yields:
+        The pieces of a part, its bytes and how many frames it holds.
+    """
+    part: list[Piece] = []
+    size = frames = left = 0
+    for piece in pieces:
+        begin = at = 0
+        while at < len(piece):
+            if not left:
+                _, left = version_and_size(piece, at)
+                if frames and size + at - begin + left > maximum:
+                    if at > begin:
+                        part.append(memoryview(piece)[begin:at])
+                    yield part, size + at - begin, frames
+                    part, size, frames, begin = [], 0, 0, at
+                frames += 1
+            step = min(left, len(piece) - at)
+            at += step
+            left -= step
+        part.append(memoryview(piece)[begin:] if begin else piece)
+        size += at - begin
+    if frames:
+        yield part, size, frames

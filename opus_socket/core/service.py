@@ -41,7 +41,8 @@ class Scope(Flag):
 
     DELIVERED ones are for this member; RELAYED ones are on their way to others. Of a multicast at
     a member that has children, the two are decided apart: what the handler does not see is
-    delivered, or sent on, without it.
+    delivered, or sent on, without it. A message in fragments is seen whole where it is for this
+    member, and relayed unseen: relays would have to keep all of it.
     """
 
     DELIVERED = auto()
@@ -194,7 +195,8 @@ class ServiceSpec:
         summary: one line for a person.
         settings: the frozen attrs class of its table in the configuration, `[services.NAME]`.
         create: makes a service from a member's context and settings.
-        intercepts: whether it also receives its messages where they are relayed.
+        intercepts: whether it also receives its messages where they are relayed, if they fit into
+            a frame.
         requests: the classes of what an application may ask of it.
     """
 

@@ -29,6 +29,7 @@ from opus_socket.core.overlay import (
     CoreSettings,
     OverlayCore,
 )
+from opus_socket.core.runs import split_pieces
 from opus_socket.core.service import Scope, Service
 from opus_socket.core.serving import Forward
 from opus_socket.errors import JoinError, LocalProtocolError, NotJoinedError
@@ -330,11 +331,13 @@ class SimulatedMember:
 
     def _forward(self, dispatch: Dispatch) -> None:
         for output in dispatch.outputs:
-            body, contact = b"".join(output.pieces), output.contact
-            if self._emulation is None:
-                self._send(contact, body)
-            else:
-                self._emulation.push(Direction.OUT, contact.address, contact, body)
+            contact, maximum = output.contact, self.settings.engine.maximum_frame
+            for part, _, _ in split_pieces(output.pieces, maximum):
+                body = b"".join(part)
+                if self._emulation is None:
+                    self._send(contact, body)
+                else:
+                    self._emulation.push(Direction.OUT, contact.address, contact, body)
         self.received.extend(dispatch.delivered)
         self.events.extend(dispatch.events)
         if dispatch.for_services:

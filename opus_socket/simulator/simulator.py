@@ -144,6 +144,7 @@ class Simulator:
                 engine=EngineSettings(
                     hop_limit=config.socket.hop_limit,
                     maximum_frame=config.socket_adapter.maximum_packet_length,
+                    max_message=config.socket.max_message,
                 ),
                 services=config.services.specs(),
             )

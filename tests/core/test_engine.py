@@ -15,6 +15,7 @@ from opus_socket.core.addresses import LogicalAddress
 from opus_socket.core.dispatch import Dispatch
 from opus_socket.core.engine import EngineSettings, ForwardingEngine
 from opus_socket.core.events import MessageLost
+from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Mode
 from still_overlay import StillNode
 
@@ -68,6 +69,8 @@ class Burst:
     twist_at: int = 1000
     twist: dict[str, Any] = field(factory=dict)
     following: int = 0
+    index: int = 0
+    count: int = 0
 
     def frames(self) -> list[bytes]:
         frames = []
@@ -82,6 +85,9 @@ class Burst:
             destination = LogicalAddress.everybody(self.las)
         identity = self.incarnation.to_bytes(8) + sequence.to_bytes(8)
         chain = [*self.before, (0x10, 0, identity)]
+        if self.count or self.index:
+            index = (self.index + sequence - self.first) % 65_536
+            chain.append((0x14, 0, index.to_bytes(2) + self.count.to_bytes(2)))
         if self.last is not None:
             code, flags, body = self.last
             chain.append((code, flags, body + bytes(length)))
@@ -130,6 +136,11 @@ TWISTS: list[dict[str, Any]] = [
     {"last": (6, 0, SERVICE.to_bytes(4))},
     {"last": None},
     {"before": [(0x44, 0, b"")]},
+    {"index": 1, "count": 5},
+    {"index": 3, "count": 6},
+    {"count": 0},
+    {"count": 1},
+    {"count": 7},
 ]
 BEFORES = [[], [], [], [(0x11, 0, b"\0")], [(0x44, 1, b"")], [(0x44, 3, b"")], [(0x10, 0, b"")]]
 
@@ -156,13 +167,31 @@ def bursts(draw: st.DrawFn, las: int) -> Burst:
 
 
 @st.composite
+def long_messages(draw: st.DrawFn, las: int) -> Burst:
+    """Fragments of a message, most often all of them, and alike."""
+    count = draw(st.integers(2, 8))
+    size = draw(st.sampled_from([1, 30, 500]))
+    lengths = [size] * (count - 1) + [draw(st.sampled_from([1, size, 0, 501]))]
+    index = draw(st.sampled_from([0, 0, 0, 0, 1, count - 1, count]))
+    burst = draw(bursts(las))
+    return evolve(
+        burst,
+        lengths=lengths[index:] or [size],
+        last=LASTS[draw(st.sampled_from([0, 0, 1, 3, 4]))],
+        index=index,
+        count=draw(st.sampled_from([count] * 8 + [0, 1, 65_535])),
+        twist_at=draw(st.sampled_from([1000, 1000, 1, 2])),
+    )
+
+
+@st.composite
 def batches(draw: st.DrawFn, las: int) -> list[bytes]:
     """What comes from a neighbor, read by read: some of it again, some of it spoiled."""
     batches = []
     for _ in range(draw(st.integers(1, 4))):
         frames = [
             frame
-            for burst in draw(st.lists(bursts(las), min_size=1, max_size=5))
+            for burst in draw(st.lists(bursts(las) | long_messages(las), min_size=1, max_size=5))
             for frame in burst.frames()
         ]
         if draw(st.booleans()):
@@ -177,6 +206,12 @@ def batches(draw: st.DrawFn, las: int) -> list[bytes]:
     return batches
 
 
+def whole(message: OverlayMessage) -> bytes:
+    """All of a message: the payload of one that came in fragments is not in its frame."""
+    is_one_frame = message.frame.endswith(message.payload) and message.size == len(message.frame)
+    return message.frame if is_one_frame else message.frame + message.payload
+
+
 def plain(dispatch: Dispatch) -> Answer:
     """A dispatch in the twin's terms, with whole outputs instead of frames."""
     sent = {}
@@ -189,8 +224,8 @@ def plain(dispatch: Dispatch) -> Answer:
     return Answer(
         dispatch.consumed,
         sent,
-        [message.frame for message in dispatch.delivered],
-        [(each.service or 0, each.message.frame) for each in dispatch.for_services],
+        [whole(message) for message in dispatch.delivered],
+        [(each.service or 0, whole(each.message)) for each in dispatch.for_services],
         [event for event in dispatch.events if isinstance(event, MessageLost)],
         Counter(dispatch.dropped),
         dispatch.duplicates,
@@ -203,7 +238,8 @@ def compare(
 ) -> None:
     """Hand the same to the engine and to its twin, and expect the same answers."""
     node = scattered_hops(las)
-    fast = ForwardingEngine(node, EngineSettings(maximum_frame=MAXIMUM), OWN_INCARNATION)
+    limits = EngineSettings(maximum_frame=MAXIMUM, max_message=1 << 30)
+    fast = ForwardingEngine(node, limits, OWN_INCARNATION)
     fast.register_service(SERVICE)
     slow = SlowEngine(node, OWN_INCARNATION, MAXIMUM, [SERVICE])
     for now, batch in enumerate(batches):

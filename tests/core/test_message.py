@@ -47,6 +47,8 @@ def chains(draw: st.DrawFn, las: int) -> list[Extension]:
             body = b"\2" + bytes(2 * 4 * (las + 1))
         elif code == Code.CONTROL:
             body = b"\1" + body
+        elif code == Code.FRAGMENT:
+            body = draw(st.binary(min_size=4, max_size=4))
         chain.append(Extension(code, body, draw(flags)))
     last = draw(st.sampled_from([None, Code.RAW, Code.SERVICE]))
     if last is not None:
