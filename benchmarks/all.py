@@ -26,6 +26,7 @@ FULL: Sequence[Sequence[str]] = (
     ("throughput.py", "--peers"),
     ("chain.py", "--peers"),
     ("fan_out.py", "--peers"),
+    ("emulation.py",),
 )
 SHORT = ("--runs", "1", "--seconds", "0.1")
 QUICK: Sequence[Sequence[str]] = (
@@ -33,6 +34,7 @@ QUICK: Sequence[Sequence[str]] = (
     ("throughput.py", "--peers", *SHORT, "--size", "64", "16384"),
     ("chain.py", "--peers", *SHORT, "--nodes", "2", "8"),
     ("fan_out.py", "--peers", *SHORT, "--receivers", "8", "64"),
+    ("emulation.py", "--quick"),
 )
 
 

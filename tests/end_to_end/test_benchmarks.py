@@ -130,3 +130,13 @@ def test_an_overlay_that_does_not_form_fails_with_what_is_wrong(launch: Launch) 
     running.logs(r"failed: after 0.01 s \d+ of 200 members have joined")
     assert running.ends() == 1
     assert running.out.all == []
+
+
+def test_emulated_bandwidth_is_measured_in_every_direction(launch: Launch) -> None:
+    options = ("--rate", "200000", "1000000", "--runs", "1", "--seconds", "0.1")
+    found = measure(launch, "emulation.py", *options)
+    kinds = [f"emulated_{kind}" for kind in ("out", "in", "total", "link")]
+    assert [(each["workload"], each["beside_median"]) for each in found] == [
+        *((kind, limit) for kind in kinds for limit in (200.0, 1000.0)),
+        ("emulated_control", 50.0),
+    ]
