@@ -12,8 +12,8 @@ driver holds machines. The rooms, from the bottom up:
   runs machines.
 - `member`, `links`, `opening`: what a host knows of each socket; its ways to its neighbors; how a
   configuration becomes sockets.
-- `overlay_socket` on `membership`, `overlay_host`, `service_handle`, `subscription`, `pace`: what
-  applications hold.
+- `overlay_socket` on `membership`, `overlay_host`, `service_handle`, `subscription`: what
+  applications hold; `pace`, `train`: what makes its calls cheap.
 - `rendezvous`: the server where members find each other.
 - `simulator`: the same machines on a virtual clock and a modelled network.
 - `cli`: the command `opus-socket`.

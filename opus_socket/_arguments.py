@@ -37,6 +37,11 @@ def check_address(spec: ProtocolSpec, address: object) -> LogicalAddress:
             f"{address!r} is no address of {spec.name}; "
             f"a LogicalAddress of {spec.las + 1} words is allowed"
         )
+    if address == address.everybody(spec.las):
+        raise LocalProtocolError(
+            f"{address} is everybody's address; a LogicalAddress is allowed that has "
+            "another word than the largest"
+        )
     return address
 
 

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from random import Random
+from time import perf_counter
 from weakref import WeakSet
 
 import trio
@@ -35,6 +36,7 @@ from opus_socket.opening import Meeting, flow_settings, make_member
 from opus_socket.pace import Pace
 from opus_socket.service_handle import ServiceHandle
 from opus_socket.subscription import EventSubscription
+from opus_socket.train import LONGEST_TRAIN, Train
 
 _log = library_log()
 
@@ -80,7 +82,11 @@ class Membership:
     _pace: Pace = field(factory=Pace, init=False)
     _buckets: Buckets = field(init=False)
 
+    _train: Train = field(init=False)
+
     def __attrs_post_init__(self) -> None:
+        limit = min(LONGEST_TRAIN, self.config.socket.send_buffer)
+        self._train = Train(self._host, self._depart, limit)
         self._inbox = self._make_inbox(self.config.socket.receive_buffer)
         self._intake = Intake(self._senders.unpark_all)
         self._buckets = Buckets.of(self.config.bandwidth())
@@ -112,6 +118,7 @@ class Membership:
 
     def _stop(self, member: Member) -> None:
         """Say goodbye; the core lingers in the host until it has nothing left to do."""
+        self._train.leave()
         self._member, self._joined = None, False
         member.leaving = True
         member.publish = member.aborted = member.answered = tell_nobody
@@ -147,6 +154,19 @@ class Membership:
         return max([self._host.now(), *due]) + self.config.socket.stall_timeout
 
     async def _send(
+        self, payload: Payload, mode: Mode, key: LogicalAddress | None, traffic_class: int
+    ) -> None:
+        await self._wait_to_send()
+        self._send_one(payload, mode, key, traffic_class)
+
+    def _send_one(
+        self, payload: Payload, mode: Mode, key: LogicalAddress | None, traffic_class: int
+    ) -> None:
+        member = self._check_joined()
+        [owned], number = check_payloads((payload,)), check_traffic_class(traffic_class)
+        self._train.send(owned, mode, key, number, member.core.engine.longest_payload)
+
+    async def _send_batch(
         self,
         payloads: Sequence[Payload],
         mode: Mode,
@@ -168,7 +188,8 @@ class Membership:
 
     async def _wait_to_send(self) -> None:
         self._check_joined()
-        await self._pace.checkpoint()
+        if perf_counter() >= self._pace.due:
+            await self._pace.checkpoint()
         if self._intake.blocked:
             await self._host.wait_for(self._may_send, self._senders)
             self._pace.rested()
@@ -181,17 +202,31 @@ class Membership:
         traffic_class: int,
         hop_limit: int | None = None,
     ) -> None:
-        member = self._check_joined()
+        self._check_joined()
         owned, number = check_payloads(payloads), check_traffic_class(traffic_class)
-        now = self._host.now()
+        self._train.leave()
+        self._depart(owned, mode, key, number, hop_limit)
+        self._host.flush_lone()
+
+    def _depart(
+        self,
+        payloads: Sequence[bytes],
+        mode: Mode,
+        key: LogicalAddress | None,
+        traffic_class: int,
+        hop_limit: int | None = None,
+    ) -> bool:
+        """Let the engine send messages, which is for good; whether there is room for more."""
+        member, now = self._member, self._host.now()
+        assert member is not None, "what was sent leaves before the membership ends"
         dispatch = member.core.originate(
-            owned, mode, key, now, hop_limit=hop_limit, traffic_class=number
+            payloads, mode, key, now, hop_limit=hop_limit, traffic_class=traffic_class
         )
         blockers: list[Output] = []
         self._host.forward(member, dispatch, blockers)
         if blockers:
             self._intake.wait_for(blockers)
-        self._host.flush_lone()
+        return not blockers
 
     async def _ask(self, target: Target, quantity: Quantity) -> Measurement:
         member = self._check_joined()
@@ -277,7 +312,7 @@ class Membership:
         """
         self._check_open()
         inbox = self._inbox
-        if inbox:
+        if inbox and perf_counter() >= self._pace.due:
             await self._pace.checkpoint()
         while not inbox:
             self._check_open()

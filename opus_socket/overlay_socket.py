@@ -14,6 +14,7 @@ changed nothing, and a message that was sent has been queued.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter
 
 import trio
 
@@ -30,6 +31,9 @@ from opus_socket.member import SocketStatistics
 from opus_socket.membership import Membership
 from opus_socket.service_handle import ServiceHandle
 from opus_socket.subscription import EventSubscription
+
+# Looked up once: members of an enumeration cost a look-up in the hot path.
+_MULTICAST, _UNICAST = Mode.MULTICAST, Mode.UNICAST
 
 
 class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
@@ -124,6 +128,7 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
             if self._member is not None:
                 self._stop(self._member)
         finally:
+            self._inbox.clear()
             self._inbox.close()
             for subscription in list(self._subscriptions):
                 subscription.close()
@@ -162,7 +167,10 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
             LocalProtocolError: the message is longer than `socket.max_message`.
             trio.ClosedResourceError: the socket is closed.
         """
-        await self._send((payload,), Mode.MULTICAST, None, traffic_class)
+        if perf_counter() >= self._pace.due:
+            await self._pace.checkpoint()
+        if not self._train.add(payload, _MULTICAST, None, traffic_class):
+            await self._send(payload, _MULTICAST, None, traffic_class)
 
     sendToAll = send_to_all  # noqa: N815 - the published name of HyperCast's interface
     """The published name of `send_to_all`."""
@@ -186,9 +194,9 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
                 `send`.
         """
         if to is None:
-            await self._send(payloads, Mode.MULTICAST, None, traffic_class)
+            await self._send_batch(payloads, Mode.MULTICAST, None, traffic_class)
         else:
-            await self._send(payloads, Mode.UNICAST, self._check_address(to), traffic_class)
+            await self._send_batch(payloads, Mode.UNICAST, self._check_address(to), traffic_class)
 
     def send_to_all_nowait(self, payload: Payload, *, traffic_class: int = 0) -> None:
         """Send to all without waiting.
@@ -197,10 +205,11 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
             trio.WouldBlock: a neighbor's queue is full.
             NotJoinedError, LocalProtocolError, trio.ClosedResourceError: as `send_to_all`.
         """
-        self._check_joined()
-        if self._intake.blocked:
-            raise trio.WouldBlock
-        self._commit((payload,), Mode.MULTICAST, None, traffic_class)
+        if not self._train.add(payload, _MULTICAST, None, traffic_class):
+            self._check_joined()
+            if self._intake.blocked:
+                raise trio.WouldBlock
+            self._send_one(payload, _MULTICAST, None, traffic_class)
 
     async def send(
         self, address: LogicalAddress, payload: Payload, *, traffic_class: int = 0
@@ -211,11 +220,14 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
             LocalProtocolError: not an address of this protocol, or the message is too long.
             NotJoinedError, trio.ClosedResourceError: as `send_to_all`.
         """
-        await self._send((payload,), Mode.UNICAST, self._check_address(address), traffic_class)
+        if perf_counter() >= self._pace.due:
+            await self._pace.checkpoint()
+        if not self._train.add(payload, _UNICAST, address, traffic_class):
+            await self._send(payload, _UNICAST, self._check_address(address), traffic_class)
 
     async def send_flood(self, payload: Payload, *, traffic_class: int = 0) -> None:
         """Send to every other member over every edge of the overlay; each gets it once."""
-        await self._send((payload,), Mode.FLOOD, None, traffic_class)
+        await self._send(payload, Mode.FLOOD, None, traffic_class)
 
     async def send_anycast(
         self, key: LogicalAddress, payload: Payload, *, traffic_class: int = 0
@@ -223,7 +235,7 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
         """Send to one other member that is eligible for a key: with Delaunay, the one nearest to
         that point. Where that is this member nobody gets it (`MessageLost`). Errors as `send`.
         """
-        await self._send((payload,), Mode.ANYCAST, self._check_address(key), traffic_class)
+        await self._send(payload, Mode.ANYCAST, self._check_address(key), traffic_class)
 
     async def send_to_neighbors(self, payload: Payload, *, traffic_class: int = 0) -> None:
         """Send to each neighbor, and no further. Errors as `send_to_all`."""
@@ -261,14 +273,17 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
             NotJoinedError: the socket never joined.
             trio.ClosedResourceError: the socket is closed.
         """
-        await self._wait_for_message()
+        if not self._inbox or perf_counter() >= self._pace.due:
+            await self._wait_for_message()
         return self._inbox.pop()
 
     async def __anext__(self) -> OverlayMessage:
-        try:
-            return await self.receive()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
+        if not self._inbox or perf_counter() >= self._pace.due:
+            try:
+                await self._wait_for_message()
+            except trio.EndOfChannel:
+                raise StopAsyncIteration from None
+        return self._inbox.pop()
 
     async def receive_batch(self, maximum: int = 1024) -> list[OverlayMessage]:
         """The next messages, at least one, as many as are there: the fast way. Errors as

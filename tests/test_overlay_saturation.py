@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from opus_socket import OverlayHost, OverlaySocket
-from opus_socket.adapters.base import Route
+from opus_socket.adapters.base import READ_SIZE, Route
 from opus_socket.adapters.records import open_record, record, select_record
 from opus_socket.core import datagram
 from opus_socket.core.addresses import Endpoint
@@ -69,7 +69,7 @@ async def test_members_that_relay_for_each_other_never_wait_in_a_circle(
         for sock in reading:
             assert heard[sock.address] == {each.address for each in sockets if each is not sock}
         # The bound, and one read of each input: of each neighbor, and of the application itself.
-        assert most < 20_000 + len(sockets) * (1 << 16)
+        assert most < 20_000 + len(sockets) * READ_SIZE
         assert stopped.statistics().flows[0].dropped > 0
         await until(host, lambda: all(sock.stable for sock in sockets))
 

@@ -79,6 +79,10 @@ class Inbox:
                 self.output.release(self._opened_size, self.now())
         return taken
 
+    def clear(self) -> None:
+        """Nobody will take what is here."""
+        self.take(len(self))
+
     def close(self) -> None:
         """No more will come."""
         self.closed = True

@@ -97,6 +97,12 @@ class ForwardingEngine:
         )
         self._reassembly = Reassembly(settings.max_message)
 
+    @property
+    def longest_payload(self) -> int:
+        """Bytes of the longest payload of the application that fits one frame."""
+        self._refresh()
+        return self._origin.longest
+
     def register_service(self, service: int, intercepts: bool = False) -> None:
         """Hand messages for this service over from now on.
 

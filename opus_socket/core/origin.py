@@ -202,6 +202,11 @@ class Origin:
         self._next[lane] = first + count
         return first
 
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest payload of the application that fits one frame."""
+        return min(self._room, self.settings.max_message)
+
     def _check(self, order: Order, hop_limit: int) -> int:
         """Whether a payload needs more than one frame."""
         here, key = self.here, order.key
