@@ -27,6 +27,8 @@ FULL: Sequence[Sequence[str]] = (
     ("chain.py", "--peers"),
     ("fan_out.py", "--peers"),
     ("emulation.py",),
+    ("butterfly.py",),
+    ("coding.py",),
 )
 SHORT = ("--runs", "1", "--seconds", "0.1")
 QUICK: Sequence[Sequence[str]] = (
@@ -35,6 +37,8 @@ QUICK: Sequence[Sequence[str]] = (
     ("chain.py", "--peers", *SHORT, "--nodes", "2", "8"),
     ("fan_out.py", "--peers", *SHORT, "--receivers", "8", "64"),
     ("emulation.py", "--quick"),
+    ("butterfly.py", "--quick"),
+    ("coding.py", "--quick"),
 )
 
 

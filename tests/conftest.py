@@ -49,3 +49,6 @@ def pytest_configure(config: pytest.Config) -> None:
     ]
     (information / "entry_points.txt").write_text("\n".join(groups))
     sys.path.insert(0, made.name)
+    # Programs that tests start are to find them, too.
+    inherited = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (made.name, inherited)))

@@ -71,6 +71,21 @@ def test_throughput_is_measured_for_each_workload(launch: Launch) -> None:
     assert all(each["unit"] == "k messages/s" for each in found)
 
 
+def test_coding_is_measured(launch: Launch) -> None:
+    found = measure(launch, "coding.py", "--runs", "1", "--size", "1024")
+    assert [(each["workload"], each["members"]) for each in found] == [
+        (name, blocks) for blocks in (2, 8, 32) for name in ("encode", "decode")
+    ]
+
+
+def test_the_butterfly_is_measured_with_coding_and_without(launch: Launch) -> None:
+    found = measure(launch, "butterfly.py", "--runs", "1", "--seconds", "0.5")
+    assert [each["workload"] for each in found] == [
+        f"butterfly_{coded}{name}" for coded in ("", "coded_") for name in "DEFG"
+    ]
+    assert [each["beside_median"] for each in found] == [400, 200, 300, 300, 400, 200, 400, 400]
+
+
 def test_fan_out_is_measured_over_connections_and_by_reference(launch: Launch) -> None:
     options = ("--receivers", "12", "--size", "1024", "--runs", "1", "--seconds", "0.01")
     found = measure(launch, "fan_out.py", *options)

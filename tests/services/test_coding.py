@@ -11,7 +11,7 @@ import pytest
 import trio
 from simulations import settle
 
-from butterfly import ADDRESSES, APP, PLACES, flows
+from butterfly_flows import ADDRESSES, APP, PLACES, flows
 from opus_socket import ConfigurationError, LocalProtocolError, LogicalAddress, OverlayConfig
 from opus_socket.core.node import Mode
 from opus_socket.registry import service
@@ -120,6 +120,42 @@ def _units(sink: str) -> int:
     for edge in ("AB", "AC", "BD", "BF", "CD", "CG", "DE", "EF", "EG"):
         graph.add_edge(edge[0], edge[1], capacity=200)
     return int(nx.maximum_flow_value(graph, "A", sink))
+
+
+@pytest.mark.parametrize(
+    ("coded", "figures_of_the_paper"),
+    [
+        (False, {"D": 400, "E": 200, "F": 300, "G": 300}),
+        (True, {"D": 400, "E": 200, "F": 400, "G": 400}),
+    ],
+)
+def test_the_butterfly_held_to_the_bandwidths_of_the_paper(
+    coded: bool, figures_of_the_paper: dict[str, int]
+) -> None:
+    """A sends 400 KB/s in all, D 200 KB/s. What counts is what tells a decoder something new; E
+    decodes nothing, and counts what it receives.
+    """
+    simulator, members = simulated()
+    members["A"].set_bandwidth("out", 400_000)
+    members["D"].set_bandwidth("out", 200_000)
+    for name, flow in flows(coded=coded).items():
+        members[name].ask("coding", flow)
+    block = bytes(5000)
+
+    def feed() -> None:
+        members["A"].ask("coding", Send(APP, [block, block]))
+        simulator.call_at(simulator.now + 0.025, feed)
+
+    def total(name: str) -> int:
+        told = figures(members[name])
+        return told.received_bytes if name == "E" else told.innovative_bytes
+
+    feed()
+    settle(simulator, 3.0)
+    before = {name: total(name) for name in "DEFG"}
+    settle(simulator, 10.0)
+    for name, wanted in figures_of_the_paper.items():
+        assert (total(name) - before[name]) / 10_000 == pytest.approx(wanted, rel=0.05)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS.values(), ids=list(TRANSPORTS))
