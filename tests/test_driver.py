@@ -24,9 +24,16 @@ from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint, LogicalAddr
 from opus_socket.core.contacts import FinderSettings
 from opus_socket.core.effects import Kind, Transmit
 from opus_socket.core.engine import EngineSettings
-from opus_socket.core.events import ContactFailed, Event, MessagesDropped, NeighborRemoved
+from opus_socket.core.events import (
+    ContactFailed,
+    Event,
+    MessageLost,
+    MessagesDropped,
+    NeighborRemoved,
+)
 from opus_socket.core.key_attributes import KeyAttributes
 from opus_socket.core.node import Mode
+from opus_socket.core.origin import Order, Origin
 from opus_socket.core.overlay import CoreSettings, OverlayCore
 from opus_socket.driver import Host
 from opus_socket.member import Member, Port
@@ -248,6 +255,28 @@ async def test_members_meet_and_talk(bench: Bench, local: bool) -> None:
     await bench.until(lambda: len(b.inbox) == 10)
     assert [m.payload for m in b.inbox.take(100)] == [str(n).encode() for n in range(10)]
     assert (a_port.tcp is not None and a_port.tcp.quiet) is local
+
+
+async def test_a_core_is_woken_for_fragments_that_do_not_come(
+    autojump_clock: trio.testing.MockClock, bench: Bench
+) -> None:
+    """Nothing but frames that came has set its deadline."""
+    port = bench.port()
+    source, member = bench.member(port), bench.member(port)
+    await bench.until(lambda: source.core.stable and member.core.stable)
+    order = Order([bytes(40_000)], Mode.MULTICAST, None, None, 0)
+    origin = Origin(EngineSettings(), source.core.contact.incarnation)
+    origin.move(source.core.node.address)
+    first, _, pieces, _ = origin.make(order)
+    told = bench.events[member.index]
+    told.clear()
+    route, sender = Route(LAB.tag, member.index, source.index), source.core.contact
+    bench.host.frames(route, memoryview(b"".join(pieces))[:20_000], sender, [])
+    await trio.sleep(9.9)
+    assert told == []
+    await trio.sleep(0.2)
+    identity = source.core.contact.incarnation, first
+    assert told == [MessageLost(identity, None, "incomplete", member.core.node.address)]
 
 
 async def test_the_first_message_goes_at_once_and_more_in_a_turn_together(bench: Bench) -> None:
