@@ -21,7 +21,7 @@ from attrs import define, field
 from opus_socket.adapters.backlog import Backlogs
 from opus_socket.adapters.base import READ_SIZE, Route, Switchboard
 from opus_socket.adapters.flow import FlowSettings, Intake, Output, attended_by_nobody
-from opus_socket.adapters.outgoing import Chunk, Outgoing
+from opus_socket.adapters.outgoing import RECORD_SIZE, Chunk, Outgoing
 from opus_socket.adapters.poller import READ, WRITE
 from opus_socket.adapters.record_reader import RecordReader
 from opus_socket.adapters.record_writer import RecordWriter
@@ -34,6 +34,7 @@ from opus_socket.errors import RemoteProtocolError
 
 READS_PER_WAKE = 4
 LONGEST_CHUNK = 1 << 22
+LONG_FRAME = 4096
 KEPT = FlowSettings(limit=1 << 23)
 KERNEL_BUFFER = 1 << 17
 NOTSENT_LOWAT = 1 << 15
@@ -156,10 +157,12 @@ class Connection:
         self, route: Route, pieces: Sequence[Piece], size: int, output: Output, frames: int
     ) -> None:
         """Queue overlay messages; the output has admitted them."""
-        if size <= LONGEST_CHUNK:
+        # Others wait for a record. One of many short frames costs more to cut than it keeps them.
+        longest = LONGEST_CHUNK if size < LONG_FRAME * frames else RECORD_SIZE
+        if size <= longest:
             self._outgoing.add_data(Chunk(route, Kind.OVERLAY, pieces, size, output, frames))
         else:
-            for part, length, count in split_pieces(pieces, LONGEST_CHUNK):
+            for part, length, count in split_pieces(pieces, longest):
                 chunk = Chunk(route, Kind.OVERLAY, part, length, output, count)
                 self._outgoing.add_data(chunk)
         self._touch()

@@ -206,7 +206,7 @@ class Merge(Service):
         key = self.key(message)
         if key is None:
             return [Release(message)]
-        size = len(message.message.frame)
+        size = message.message.size
         released = self._table.hold(key, message, size, message.arrived_from, now)
         group = self._table.held(key)
         merged = self.merge(group) if group else None

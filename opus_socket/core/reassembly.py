@@ -125,7 +125,8 @@ class _Partial:
         nature: what else its fragments agree in.
         destination: whom it is for, on the wire.
         used: when the last new fragment came, in seconds.
-        opening: its first fragment.
+        head: the frame of an empty message that is otherwise like it; b"" until its first
+            fragment has come.
         body: the payload as far as it is here without a gap; `following` comes next.
         early: what came before its turn.
         longest, last: bytes of every fragment but the last, and of the last; 0 if unknown.
@@ -137,7 +138,7 @@ class _Partial:
     nature: tuple[object, ...]
     destination: bytes
     used: float
-    opening: OverlayMessage | None = None
+    head: bytes = b""
     body: BytesIO = field(factory=BytesIO)
     following: int = 0
     early: dict[int, bytes] = field(factory=dict)
@@ -175,6 +176,11 @@ class _Partial:
             self.early[index] = bytes(body)
             self.cost += _PER_PIECE
 
+    def begin(self, head: bytes) -> None:
+        """Take what is known of the message by its first fragment."""
+        self.head = head
+        self.cost += len(head)
+
     def close_gap(self) -> None:
         """Append what came early, as far as it is its turn now."""
         while self.following in self.early:
@@ -184,10 +190,10 @@ class _Partial:
 
     def whole(self) -> OverlayMessage | None:
         """The message, if all of it is here."""
-        if self.following < self.count or self.opening is None:
+        if self.following < self.count or not self.head:
             return None
         # The one reference to its buffer: nothing is copied.
-        return ReassembledMessage(_head_of(self.opening), self.body.getvalue())
+        return ReassembledMessage(self.head, self.body.getvalue())
 
 
 @define(eq=False)
@@ -267,8 +273,8 @@ class Reassembly:
                 added = True
         if not added:
             return gathered
-        if opening is not None and partial.opening is None:
-            partial.opening = opening
+        if opening is not None and not partial.head:
+            partial.begin(_head_of(opening))
         partial.close_gap()
         gathered.message = partial.whole()
         if gathered.message is not None:

@@ -124,6 +124,22 @@ def test_control_goes_before_data(pair: Pair) -> None:
     assert ahead < 100 * 60_000
 
 
+def test_a_long_message_is_several_records(pair: Pair) -> None:
+    """Control goes between them, and other routes; what has short frames is not cut up."""
+    pair.send(b"x")
+    pair.until(lambda: bool(pair.b.frames_in))
+    connection = pair.port_a.connection_to(contact(pair.port_b.local))
+    assert connection is not None
+    pair.send(*[b"y" * 16_000] * 250)
+    sizes = [chunk.size for chunk in connection._outgoing._ready[ROUTE]]
+    assert max(sizes) <= RECORD_SIZE < sum(sizes)
+    pair.until(lambda: pair.output.queued == 0)
+    pair.send(*[b"z" * 100] * 5000)
+    [chunk] = connection._outgoing._ready[ROUTE]
+    assert chunk.size > RECORD_SIZE
+    pair.until(lambda: len(pair.b.frames_in) == 5251)
+
+
 def test_control_is_bounded(pair: Pair) -> None:
     connection = pair.port_a.connection_to(contact(pair.port_b.local))
     assert connection is not None
