@@ -276,6 +276,19 @@ async def test_a_handler_stays_when_its_socket_joins_again() -> None:
         await until(host, lambda: _held(middle) == 1)
 
 
+async def test_a_cancelled_leave_lets_go_what_is_held() -> None:
+    async with overlay(LINE, SEPARATE) as (host, (left, middle, right)):
+        middle.set_handler(pairs(), Scope.RELAYED)
+        await left.send(right.address, b"held")
+        await until(host, lambda: _held(middle) == 1)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await middle.leave()
+        assert scope.cancelled_caught
+        with trio.fail_after(20):
+            assert (await right.receive()).payload == b"held"
+
+
 def _held(sock: OverlaySocket) -> int:
     core = sock.statistics().core
     held = None if core is None else core.services.get("handler")

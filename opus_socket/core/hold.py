@@ -33,6 +33,9 @@ from opus_socket.core.service import Originate, Release, Service, ServiceEffects
 
 Held = TypeVar("Held")
 
+ENTRY = 512
+"""Bytes that are counted for a message besides its own: many short ones take room, too."""
+
 
 @frozen
 class HoldSettings:
@@ -41,7 +44,8 @@ class HoldSettings:
     Attributes:
         timeout: seconds.
         messages: how many a group holds.
-        size: bytes that all groups hold together.
+        size: bytes that all groups hold together, of which each message counts 512 (`ENTRY`) more
+            than it has.
     """
 
     timeout: float = 2.0
@@ -54,7 +58,7 @@ class HoldStatistics:
     """What a table has held.
 
     Attributes:
-        messages, size: what it holds now; `size` in bytes.
+        messages, size: what it holds now; `size` in bytes, counted as the limit is.
         taken: messages that were merged.
         released: messages that were not, by why: `timeout`, `crowded`, `full`, `upstream`, `ended`.
     """
@@ -97,7 +101,7 @@ class HoldTable(Generic[Held]):
         Args:
             key: of its group.
             item: what is held.
-            size: how many bytes it counts.
+            size: how many bytes it has.
             upstream: the neighbor it came from; None for this member's own.
             now: seconds.
 
@@ -109,6 +113,7 @@ class HoldTable(Generic[Held]):
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group(now + self.settings.timeout)
+        size += ENTRY
         group.items.append(item)
         group.size += size
         group.upstreams[upstream] = None

@@ -11,8 +11,9 @@ Its one rule: a member says its value once a round, and to one other. A round go
    is below it and nothing else, and the result says how many are missing.
 4. The root publishes an `Aggregate`, and sends it to all if that is wanted.
 
-The tree is soft state: each round takes children as the node has them then, and as deep as the
-last round found it. A member whose parent fails within a round reports to the next one.
+All members are to run it: one that does not costs what is below it, and the time for which it is
+waited for. The tree is soft state: each round takes children as the node has them then, and as deep
+as the last round found it. A member whose parent fails within a round reports to the next one.
 
     load = sock.service("aggregation")
     await load.ask(Contribute("load", 0.7))                     # everywhere

@@ -317,9 +317,10 @@ class Coding(Service):
                 raise LocalProtocolError(
                     f"a branch to {to}: the address of another member is allowed"
                 )
-            if not 0 <= branch.part < branch.parts:
+            if not 0 <= branch.part < branch.parts <= MAX_BLOCKS:
                 raise LocalProtocolError(
-                    f"part {branch.part} of {branch.parts}: 0 to one less than all are allowed"
+                    f"part {branch.part} of {branch.parts}: 1 to {MAX_BLOCKS} parts are allowed, "
+                    "numbered from 0"
                 )
 
     def _work(self, app: int) -> _Work:

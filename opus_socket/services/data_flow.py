@@ -55,7 +55,8 @@ class Branch:
         to: the neighbor.
         rule: what goes through.
         part: which part, from 0; for STREAM and HALF.
-        parts: how many parts there are, or how many packets make one; at least 1.
+        parts: how many parts there are, or how many packets make one, 1 to 64. No more packets of
+            a generation are independent than it has blocks, so ADD and MIX want no more.
     """
 
     to: LogicalAddress

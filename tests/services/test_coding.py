@@ -322,6 +322,7 @@ def test_what_cannot_be_asked_for() -> None:
         (Flow(1, (Branch(LogicalAddress((1,))),)), "the address of another member"),
         (Flow(1, (Branch(there, Rule.STREAM, 2, 2),)), "part 2 of 2"),
         (Flow(1, (Branch(there, Rule.ADD, 0, 0),)), "part 0 of 0"),
+        (Flow(1, (Branch(there, Rule.ADD, 0, 65),)), "part 0 of 65: 1 to 64"),
     ):
         with pytest.raises(LocalProtocolError, match=message):
             members["A"].ask("coding", request)
