@@ -7,7 +7,7 @@ came.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from attrs import asdict, define, field, frozen
 
@@ -51,14 +51,15 @@ class Output:
     Attributes:
         contact: the neighbor.
         traffic_class: the queue to use, 0..255.
-        pieces: in order, and together whole frames.
+        pieces: in order, and together whole frames; a tuple of nothing but bytes, which may be
+            kept, or a list.
         frames: how many.
         size: how many bytes.
     """
 
     contact: Contact
     traffic_class: int
-    pieces: list[Piece] = field(repr=False)
+    pieces: Sequence[Piece] = field(repr=False)
     frames: int
     size: int
 
@@ -120,6 +121,10 @@ class Dispatch:
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
 
+_Collection = tuple[Output, list[Piece]]
+"""An output, and its pieces while they are collected."""
+
+
 @define(eq=False)
 class Batch:
     """One call of the engine in progress: its input, and what has come of it so far.
@@ -143,7 +148,10 @@ class Batch:
     dispatch: Dispatch = field(factory=Dispatch)
     relayed: int = 0
     relayed_size: int = 0
-    _outputs: dict[tuple[Contact, int], Output] = field(factory=dict, init=False)
+    _group: list[_Collection] | None = field(default=None, init=False)
+    _collections: dict[tuple[Contact, int], _Collection] = field(factory=dict, init=False)
+    _group_contacts: tuple[Contact, ...] = field(default=(), init=False)
+    _group_class: int = field(default=0, init=False)
     _contacts: tuple[Contact, ...] = field(default=(), init=False)
     _class: int = field(default=0, init=False)
     _start: int = field(default=0, init=False)
@@ -163,7 +171,8 @@ class Batch:
             self._stop = stop
             self._frames += frames
             return
-        self._flush()
+        if self._frames:
+            self._flush()
         self._contacts, self._class = contacts, traffic_class
         self._start, self._stop, self._frames = start, stop, frames
 
@@ -176,24 +185,40 @@ class Batch:
         size: int,
     ) -> None:
         """Send bytes that are no part of the buffer."""
-        self._flush()
-        outputs = self._outputs
+        if self._frames:
+            self._flush()
+        if self._group is None or not (
+            contacts is self._group_contacts and traffic_class == self._group_class
+        ):
+            self._choose(contacts, traffic_class)
+        for output, collected in self._group or ():
+            collected += pieces
+            output.frames += frames
+            output.size += size
+
+    def _choose(self, contacts: tuple[Contact, ...], traffic_class: int) -> None:
+        """Collect for these contacts from now on."""
+        before, known = self._group, self._collections
+        if before is not None and not known:
+            # Most batches go one way, and need no look-up of contacts at all.
+            known.update({(out.contact, out.traffic_class): (out, held) for out, held in before})
+        self._group = group = []
         for contact in contacts:
-            output = outputs.get((contact, traffic_class))
-            if output is None:
-                outputs[contact, traffic_class] = Output(
-                    contact, traffic_class, pieces.copy(), frames, size
-                )
-            else:
-                output.pieces += pieces
-                output.frames += frames
-                output.size += size
+            collection = known.get((contact, traffic_class)) if known else None
+            if collection is None:
+                pieces: list[Piece] = []
+                collection = Output(contact, traffic_class, pieces, 0, 0), pieces
+                self.dispatch.outputs.append(collection[0])
+                if before is not None:
+                    known[contact, traffic_class] = collection
+            group.append(collection)
+        self._group_contacts, self._group_class = contacts, traffic_class
 
     def finish(self, tally: Tally) -> Dispatch:
         """The dispatch, complete and counted."""
-        self._flush()
+        if self._frames:
+            self._flush()
         dispatch = self.dispatch
-        dispatch.outputs = list(self._outputs.values())
         tally.relayed_frames += self.relayed
         tally.relayed_bytes += self.relayed_size
         for output in dispatch.outputs:
@@ -208,10 +233,9 @@ class Batch:
         return dispatch
 
     def _flush(self) -> None:
-        if self._frames:
-            frames, self._frames = self._frames, 0
-            start, stop, self._stop = self._start, self._stop, 0
-            self.send(self._contacts, self._class, [self.buffer[start:stop]], frames, stop - start)
+        frames, self._frames = self._frames, 0
+        start, stop, self._stop = self._start, self._stop, 0
+        self.send(self._contacts, self._class, [self.buffer[start:stop]], frames, stop - start)
 
 
 @define(eq=False)

@@ -262,28 +262,34 @@ class ForwardingEngine:
             self._origin.move(self.node.contact.address)
 
     def _originate(self, order: Order, now: float) -> Dispatch:
-        self._refresh()
-        origin = self._origin
+        if self.node.version != self._routes.version:
+            self._refresh()
+        origin, key, tally = self._origin, order.key, self._tally
         first, count, pieces, size = origin.make(order)
-        key = order.key
-        batch = Batch(memoryview(b""), None, now, False)
-        dispatch = batch.dispatch
+        dispatch = Dispatch()
         if not count:
             return dispatch
         dispatch.first_id = (self.incarnation, first)
-        self._tally.originated_frames += count
-        self._tally.originated_bytes += size
-        if order.mode == _UNICAST and key == origin.here:
-            batch.buffer = memoryview(b"".join(pieces))
+        tally.originated_frames += count
+        tally.originated_bytes += size
+        if key is not None and order.mode == _UNICAST and key == origin.here:
+            batch = Batch(memoryview(b"".join(pieces)), None, now, False, dispatch)
             self._deliver_own(batch)
-            return batch.finish(self._tally)
+            return batch.finish(tally)
         root = origin.wire if key is None else key.wire
         contacts = self._routes.find(order.mode, root, None).contacts
         if contacts:
-            batch.send(contacts, order.traffic_class, pieces, count, size)
+            owned = tuple(pieces)
+            dispatch.outputs = [
+                Output(contact, order.traffic_class, owned, count, size) for contact in contacts
+            ]
+            tally.transmitted_frames += count * len(contacts)
+            tally.transmitted_bytes += size * len(contacts)
         elif key is not None:
+            batch = Batch(memoryview(b""), None, now, False, dispatch)
             self._losses.lose_own(batch, order, first, count)
-        return batch.finish(self._tally)
+            return batch.finish(tally)
+        return dispatch
 
     def _deliver_own(self, batch: Batch) -> None:
         """Deliver what this member sends to itself."""

@@ -69,6 +69,28 @@ in bytes. The sequence numbers count up.
 """
 
 
+_MAX_PLANS = 1024
+
+
+@define(eq=False)
+class _Plan:
+    """What the frames of orders of one kind have in common.
+
+    Attributes:
+        word, middle: of usual frames; `of_fragments`: the middle of fragments.
+        prefix: what stands before each payload.
+        lane: whose sequence numbers they take.
+        longest: bytes of the longest payload that fits one frame.
+    """
+
+    word: int
+    middle: bytes
+    of_fragments: bytes
+    prefix: bytes
+    lane: int
+    longest: int
+
+
 @define(eq=False)
 class Origin:
     """Makes frames in a member's name.
@@ -91,9 +113,12 @@ class Origin:
     _room: int = field(default=0, init=False)
     _part: int = field(default=0, init=False)
     _next: dict[int, int] = field(factory=dict, init=False)
+    _plans: dict[tuple[object, ...], _Plan] = field(factory=dict, init=False)
 
     def move(self, here: LogicalAddress | None) -> None:
-        """The member's address is another now."""
+        """The member's address may be another now."""
+        if here != self.here:
+            self._plans.clear()
         self.here = here
         if here is not None:
             self.wire = here.wire
@@ -109,18 +134,39 @@ class Origin:
             LocalProtocolError: a value out of range. Nothing was taken.
             NotJoinedError: this member has no address yet.
         """
-        hop_limit = self.settings.hop_limit if order.hop_limit is None else order.hop_limit
-        is_long = self._check(order, hop_limit)
-        key = b"\xff" * len(self.wire) if order.key is None else order.key.wire
-        head = RAW_ID_HEAD if order.service is None else SERVICE_ID_HEAD
-        middle = self.shape.middle.pack(hop_limit, self.wire, key, head, self.incarnation)
-        word = self.shape.word(order.mode, order.traffic_class)
-        if is_long:
-            return self._make_long(order, hop_limit, word, middle, key)
-        count = len(order.payloads)
-        first = self._take(order.mode, order.traffic_class, count)
-        pieces = make_frames(self.shape, word, middle, first, order.prefix, order.payloads)
+        what = (order.mode, order.key, order.hop_limit, order.traffic_class, order.service)
+        plan = self._plans.get(what) or self._plan(order, what)
+        payloads = order.payloads
+        longest = max(map(len, payloads), default=0)
+        if longest > plan.longest:
+            self._check_length(longest, self._part - len(plan.prefix))
+            return self._make_long(order, plan)
+        count = len(payloads)
+        first = self._next.get(plan.lane, plan.lane << LANE_SHIFT)
+        self._next[plan.lane] = first + count
+        pieces = make_frames(self.shape, plan.word, plan.middle, first, plan.prefix, payloads)
         return first, count, pieces, sum(map(len, pieces))
+
+    def _plan(self, order: Order, what: tuple[object, ...]) -> _Plan:
+        """What all frames of such orders have in common, kept until the address is another."""
+        hop_limit = self.settings.hop_limit if order.hop_limit is None else order.hop_limit
+        self._check(order, hop_limit)
+        prefix = b"" if order.service is None else order.service.to_bytes(4)
+        key = b"\xff" * len(self.wire) if order.key is None else order.key.wire
+        usual = RAW_ID_HEAD if order.service is None else SERVICE_ID_HEAD
+        head = hop_limit, self.wire, key
+        plan = _Plan(
+            self.shape.word(order.mode, order.traffic_class),
+            self.shape.middle.pack(*head, usual, self.incarnation),
+            self.shape.middle.pack(*head, FRAGMENT_ID_HEAD, self.incarnation),
+            prefix,
+            order.traffic_class << 2 | order.mode,
+            min(self._room - len(prefix), self.settings.max_message),
+        )
+        while len(self._plans) >= _MAX_PLANS:
+            del self._plans[next(iter(self._plans))]
+        self._plans[what] = plan
+        return plan
 
     def sequences(self, order: Order, first: int) -> Iterator[int]:
         """The sequence number of each message of an order that begins with `first`."""
@@ -163,15 +209,10 @@ class Origin:
             flow_label=message.flow_label,
         ).frame
 
-    def _make_long(
-        self, order: Order, hop_limit: int, word: int, middle: bytes, key: bytes
-    ) -> Made:
+    def _make_long(self, order: Order, plan: _Plan) -> Made:
         """Frames of which some are fragments."""
-        shape, prefix = FRAGMENT_SHAPES[self.shape.las], order.prefix
+        shape, prefix = FRAGMENT_SHAPES[self.shape.las], plan.prefix
         room, part = self._room - len(prefix), self._part - len(prefix)
-        of_fragments = self.shape.middle.pack(
-            hop_limit, self.wire, key, FRAGMENT_ID_HEAD, self.incarnation
-        )
         frames = sum([self._count_frames(order, payload) for payload in order.payloads])
         first = self._take(order.mode, order.traffic_class, frames)
         pieces: list[Piece] = []
@@ -181,11 +222,13 @@ class Origin:
                 short.append(payload)
                 continue
             begin = sequence - len(short)
-            pieces += make_frames(self.shape, word, middle, begin, prefix, short)
+            pieces += make_frames(self.shape, plan.word, plan.middle, begin, prefix, short)
             short.clear()
-            pieces += make_fragments(shape, word, of_fragments, sequence, prefix, payload, part)
+            pieces += make_fragments(
+                shape, plan.word, plan.of_fragments, sequence, prefix, payload, part
+            )
         begin = first + frames - len(short)
-        pieces += make_frames(self.shape, word, middle, begin, prefix, short)
+        pieces += make_frames(self.shape, plan.word, plan.middle, begin, prefix, short)
         return first, frames, pieces, sum(map(len, pieces))
 
     def _count_frames(self, order: Order, payload: bytes) -> int:
@@ -207,16 +250,11 @@ class Origin:
         """Bytes of the longest payload of the application that fits one frame."""
         return min(self._room, self.settings.max_message)
 
-    def _check(self, order: Order, hop_limit: int) -> int:
-        """Whether a payload needs more than one frame."""
+    def _check(self, order: Order, hop_limit: int) -> None:
+        """Look at everything but the payloads."""
         here, key = self.here, order.key
         if here is None:
             raise NotJoinedError("this member has no logical address yet; join first")
-        longest = max(map(len, order.payloads), default=0)
-        taken = len(order.prefix)
-        is_long = longest > self._room - taken
-        if is_long or longest > self.settings.max_message:
-            self._check_length(longest, self._part - taken)
         for name, value, least in (
             ("hop_limit", hop_limit, 1),
             ("traffic_class", order.traffic_class, 0),
@@ -233,7 +271,6 @@ class Origin:
                 f"{key} is no destination here: {len(here)} whole numbers from 0 to 4294967295, "
                 "not all of them the largest, are allowed"
             )
-        return is_long
 
     def _check_length(self, longest: int, part: int) -> None:
         most, why = self.settings.max_message, "socket.max_message"

@@ -220,18 +220,23 @@ def make_frames(
         payloads: one a frame.
     """
     pack, size, empty = shape.frame.pack, shape.size, shape.size - shape.fixed
+    before = len(prefix)
     pieces: list[Piece] = []
     parts: list[bytes] = []
     total = 0
     for sequence, payload in enumerate(payloads, first):
-        body = len(prefix) + len(payload)
-        parts += (pack(word, empty + body, middle, sequence, body), prefix)
-        total += size + body
+        body = before + len(payload)
+        head = pack(word, empty + body, middle, sequence, body)
+        if prefix:
+            head += prefix
         if body >= _BY_REFERENCE:
-            pieces += (b"".join(parts), bytes(payload))
-            parts, total = [], 0
+            if parts:
+                head = b"".join((*parts, head))
+                parts, total = [], 0
+            pieces += (head, payload)
             continue
-        parts.append(payload)
+        parts += (head, payload)
+        total += size + body
         if total >= LONGEST_PIECE:
             pieces.append(b"".join(parts))
             parts, total = [], 0
