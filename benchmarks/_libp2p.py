@@ -33,6 +33,7 @@ TOPIC = "opus/benchmark"
 WINDOW = 24
 STAR = 8
 DEGREE = 6
+CONNECTIONS = 4
 PROBE_EVERY = 0.2
 STARTUP = 120.0
 
@@ -167,12 +168,15 @@ class Program:
         send, receive = trio.open_memory_channel[int](1 << 20)
         self._nursery.start_soon(self._give_credits, stream, receive)
         self.receivers = Receivers(self._count, send.send_nowait)
-        rng, places = random.Random(7), [place]
-        for number in range(self._count):
-            node = await self._open_node()
-            for each in [place] if self._count <= STAR else rng.sample(places, min(4, number + 1)):
-                await node.connect(each)
-            places.append(node.place)
+        nodes = [await self._open_node() for _ in range(self._count)]
+        rng, places = random.Random(7), [place, *(node.place for node in nodes)]
+        async with trio.open_nursery() as nursery:
+            for number, node in enumerate(nodes):
+                few = min(CONNECTIONS, number + 1)
+                star = self._count <= STAR
+                for each in [place] if star else rng.sample(places[: number + 1], few):
+                    nursery.start_soon(node.connect, each)
+        for number, node in enumerate(nodes):
             subscription = await node.pubsub.subscribe(TOPIC)
             self._nursery.start_soon(self.receivers.listen, number, subscription)
         with trio.fail_after(STARTUP):

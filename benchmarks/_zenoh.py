@@ -12,6 +12,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import zenoh
@@ -21,6 +22,7 @@ from _tools import free_port
 _KEY = "opus/benchmark"
 _LOOK_EVERY = 0.01
 _SETTLE = 1.0
+_AT_ONCE = 16
 _USUAL_SESSIONS = 100
 
 
@@ -193,7 +195,14 @@ def _open_receivers(
     stack: ExitStack, endpoint: str, count: int, *, shared_memory: bool = False
 ) -> list[Receiver]:
     config = make_config(connect=[endpoint], shared_memory=shared_memory)
-    return [Receiver(stack.enter_context(zenoh.open(config))) for _ in range(count)]
+
+    def open_one(_: int) -> zenoh.Session:
+        return zenoh.open(config)
+
+    # Opening one waits for its connection; they need not wait for each other.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        sessions = list(pool.map(open_one, range(count)))
+    return [Receiver(stack.enter_context(session)) for session in sessions]
 
 
 def make_config(

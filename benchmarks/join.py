@@ -8,10 +8,13 @@ triangulation, which shares no code with the protocol.
     python benchmarks/join.py --members 1000 [--json]
     python benchmarks/join.py --members 10000 --heartbeat 5
 
-Measured are the seconds until the last `join()` returned and until the overlay was exact, the
-processor time, and the messages a join. Beside the times stands how long bare sockets take for as
-many datagrams: a loop over one selector, without any protocol. Beside the messages stands the
-published goal (design: 45).
+Measured are the seconds until the last `join()` returned and until the overlay was exact, until
+every member had heard a first multicast message, too, the processor time, and the messages a join.
+Beside the times stands how long bare sockets take for as many datagrams: a loop over one selector,
+without any protocol. Beside the messages stands the published goal (design: 45). With `--shared`
+all are virtual nodes on one UDP socket, with `--handover` they hand overlay messages over besides.
+With `--peers` stands beside a first message heard what other systems take until one sender and as
+many receivers, in two processes, are connected and have heard one: a star, and no overlay.
 
 Python's collector of cyclic garbage is told to look seldom (`spare_the_collector`): with ten
 thousand members it would take a fifth of the time. A heartbeat of 5 seconds is right for a process
@@ -28,11 +31,14 @@ import selectors
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from random import Random
 
 import trio
 from _common import Measurement, MeasurementError, Printer, allow_descriptors, run
 from _overlay import Triangulation, complaint, join_all, open_server, wait_exact
+from _peers import PEERS, Shape, try_open
+from _rates import timed
 from attrs import frozen
 
 from opus_delaunay.statistics import DelaunayStatistics
@@ -46,6 +52,7 @@ MESSAGES_GOAL = 45.0
 SLOW_FROM = 2000
 BURST = 256
 SELDOM = 500_000
+SEND_AGAIN = 2.0
 
 
 @frozen
@@ -56,6 +63,7 @@ class Result:
         join_s: until the last `join()` had returned.
         exact_s: until every neighbor table was exact.
         cpu_s: processor time of this process until then.
+        heard_s: until every other member had heard the first one.
         messages: protocol and rendezvous messages that members sent until then.
         hellos: those of them that only repeated a Hello to a neighbor.
         ports: the members' UDP sockets.
@@ -65,6 +73,7 @@ class Result:
     join_s: float
     exact_s: float
     cpu_s: float
+    heard_s: float
     messages: int
     hellos: int
     ports: int
@@ -78,6 +87,8 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=1000, help="overlay sockets (1000)")
     parser.add_argument("--heartbeat", type=float, help="seconds (1; 5 from 2,000 members on)")
     parser.add_argument("--shared", action="store_true", help="all on one UDP socket")
+    parser.add_argument("--handover", action="store_true", help="and hand messages over, too")
+    parser.add_argument("--peers", action="store_true", help="other systems beside it, too")
     parser.add_argument("--runs", type=int, default=1, help="how often (1)")
     parser.add_argument("--seed", type=int, default=7, help="of the coordinates (7)")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for a run (120)")
@@ -85,7 +96,8 @@ def main() -> None:
     given = parser.parse_args()
     # Of ten thousand that join at once some have to wait for the server, and say so.
     configure_logging(LoggingConfig(level="error"))
-    if not given.shared:
+    shared = given.shared or given.handover
+    if not shared:
         allow_descriptors(given.members)
     heartbeat = given.heartbeat or (1.0 if given.members < SLOW_FROM else 5.0)
     results: list[Result] = []
@@ -95,23 +107,35 @@ def main() -> None:
         results.append(
             run(
                 functools.partial(
-                    measure, given.members, heartbeat, given.shared, rng, given.timeout
+                    measure,
+                    given.members,
+                    heartbeat,
+                    rng,
+                    given.timeout,
+                    shared=shared,
+                    handover=given.handover,
                 )
             )
         )
         bare.append(exchange(results[-1].ports, results[-1].datagrams, results[-1].size))
-    report(Printer(given.json), given.members, given.shared, results, bare)
+    name = "join_handover" if given.handover else "join_shared" if shared else "join"
+    printer = Printer(given.json)
+    report(printer, name, given.members, results, bare)
+    if given.peers:
+        heard = [each.heard_s for each in results]
+        run(functools.partial(measure_peers, printer, f"{name}_heard", given.members, heard))
+    printer.finish()
 
 
 def report(
-    printer: Printer, members: int, shared: bool, runs: Sequence[Result], bare: Sequence[float]
+    printer: Printer, name: str, members: int, runs: Sequence[Result], bare: Sequence[float]
 ) -> None:
     """Print the measurements of some runs, and the seconds of bare sockets."""
-    name = "join_shared" if shared else "join"
     for what, values in (
         ("", [each.join_s for each in runs]),
         ("_exact", [each.exact_s for each in runs]),
         ("_cpu", [each.cpu_s for each in runs]),
+        ("_heard", [each.heard_s for each in runs]),
     ):
         printer.add(Measurement(name + what, 0, members, "s", values, "bare datagrams", bare))
     for what, counts in (
@@ -124,7 +148,26 @@ def report(
                 name + what, 0, members, "messages a join", each_join, "goal", [MESSAGES_GOAL]
             )
         )
-    printer.finish()
+
+
+async def measure_peers(printer: Printer, name: str, members: int, heard: Sequence[float]) -> None:
+    """Measure how long peers take, each once: to start, to connect, and until all have heard."""
+    for peer in PEERS:
+        receivers = members - 1
+        if Shape.FAR not in peer.shapes or peer.most == 1:
+            continue
+        if receivers > peer.most:
+            printer.skip(f"{peer.name} with {receivers} receivers", f"it is asked for {peer.most}")
+            continue
+        allow_descriptors(4 * members)
+        started = time.perf_counter()
+        async with AsyncExitStack() as stack:
+            side = await try_open(stack, peer, Shape.FAR, receivers, printer.skip)
+            if side is None:
+                continue
+            await timed(side, [b"first"], 1)
+            taken = [time.perf_counter() - started]
+        printer.add(Measurement(name, 0, members, "s", heard, peer.name, taken, peer.note))
 
 
 def spare_the_collector() -> None:
@@ -137,7 +180,7 @@ def spare_the_collector() -> None:
 
 
 async def measure(
-    members: int, heartbeat: float, shared: bool, rng: Random, limit: float
+    members: int, heartbeat: float, rng: Random, limit: float, *, shared: bool, handover: bool
 ) -> Result:
     """Form one overlay, and take it down again."""
     points = draw_points(members, rng)
@@ -147,7 +190,7 @@ async def measure(
             await host.open_socket(
                 OverlayConfig(
                     overlay_id="benchmark",
-                    socket={"local_handover": False},
+                    socket={"local_handover": handover},
                     node={"delaunay": {"coordinates": f"{x},{y}", "heartbeat": heartbeat}},
                     node_adapter={"listen": "127.0.0.1:0", "socket_per_node": not shared},
                     socket_adapter={"kind": "udp"},
@@ -180,6 +223,8 @@ async def form(
     join_s = time.perf_counter() - started
     await wait_exact(sockets, expected)
     exact_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+    await hear(sockets)
+    heard_s = time.perf_counter() - started
     messages = hellos = 0
     for sock in sockets:
         core = sock.statistics().core
@@ -190,7 +235,28 @@ async def form(
     ports = host.statistics().udp
     datagrams = sum(port.sent for port in ports)
     size = sum(port.sent_bytes for port in ports) // datagrams
-    return Result(join_s, exact_s, cpu_s, messages, hellos, len(ports), datagrams, size)
+    return Result(join_s, exact_s, cpu_s, heard_s, messages, hellos, len(ports), datagrams, size)
+
+
+async def hear(sockets: Sequence[OverlaySocket]) -> None:
+    """Let the first member send to all others, until each has heard: datagrams may be lost."""
+    async with trio.open_nursery() as nursery:
+        waiting = len(sockets) - 1
+        heard = trio.Event()
+
+        async def listen(sock: OverlaySocket) -> None:
+            nonlocal waiting
+            await sock.receive()
+            waiting -= 1
+            if not waiting:
+                heard.set()
+
+        for sock in sockets[1:]:
+            nursery.start_soon(listen, sock)
+        while waiting:
+            await sockets[0].send_to_all(b"first")
+            with trio.move_on_after(SEND_AGAIN):
+                await heard.wait()
 
 
 def exchange(ports: int, datagrams: int, size: int) -> float:
