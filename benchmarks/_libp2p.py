@@ -237,7 +237,13 @@ async def work(program: Program, role: str, endpoint: str) -> None:
     if role in ("group", "receiver"):
         await program.open_receivers(endpoint)
     _write(endpoint)
-    while isinstance(task := await _read(), list):
+    while task := await _read():
+        if isinstance(task, dict):
+            before = time.process_time()
+            await trio.sleep(task["idle"])
+            _write(time.process_time() - before)
+            continue
+        assert isinstance(task, list)
         count, size = task
         receivers = program.receivers
         if receivers is not None:

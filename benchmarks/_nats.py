@@ -116,7 +116,13 @@ async def work(role: str, url: str, receivers: int) -> None:
     elif role == "answerer":
         await answer(client)
     _write(url)
-    while isinstance(task := await _read(), list):
+    while task := await _read():
+        if isinstance(task, dict):
+            before = time.process_time()
+            await asyncio.sleep(task["idle"])
+            _write(time.process_time() - before)
+            continue
+        assert isinstance(task, list)
         count, size = task
         if role in ("group", "receiver"):
             subscribers.expect(count)

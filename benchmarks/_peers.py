@@ -102,7 +102,7 @@ PEERS = (
         _BOTH,
         "gossipsub in plain text without signatures; a message reaches a member several times;"
         " 24 messages under way, or its queues would drop",
-        most=64,
+        most=32,
     ),
 )
 _REASONS = (ImportError, MissingError, MeasurementError, TimeoutError)
@@ -167,7 +167,7 @@ async def open_peers(
     async with AsyncExitStack() as stack:
         opened: list[Opened] = []
         for peer in PEERS:
-            if shape not in peer.shapes:
+            if shape not in peer.shapes or (peer.most == 1 and receivers > 1):
                 continue
             if receivers > peer.most:
                 skip(f"{peer.name} with {receivers} receivers", f"it is asked for {peer.most}")

@@ -6,7 +6,8 @@ JSON value a line. First `{"role": ROLE, "endpoint": TEXT, "receivers": COUNT}`:
 *receivers*, both (*group*), an *asker* or an *answerer*. It answers the endpoint of the sender when
 it is ready. Then `[COUNT, SIZE]` for each run, which it answers by the clock's reading at which it
 began (sender) or had everything (receivers), by the seconds of the run (group), or by those of each
-round trip (asker).
+round trip (asker). `{"idle": SECONDS}` is answered after that time by the seconds of processor time
+that the program took meanwhile.
 """
 
 from __future__ import annotations

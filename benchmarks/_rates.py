@@ -16,7 +16,7 @@ from attrs import define, field
 
 BATCH_BYTES = 1 << 17
 MOST_IN_BATCH = 1024
-MOST_STEP = 8
+MOST_STEP = 16
 RUN_TIMEOUT = 60.0
 
 Skip = Callable[[str, str], None]
@@ -43,11 +43,6 @@ class Metered:
         return taken
 
 
-def batch_of(payload: bytes) -> list[bytes]:
-    """As many copies of a payload as are sent at once: 1,024, or 128 KiB."""
-    return [payload] * max(1, min(MOST_IN_BATCH, BATCH_BYTES // (len(payload) + 64)))
-
-
 async def compare(
     ours: Mapping[str, Side],
     peers: Mapping[str, Side],
@@ -66,7 +61,6 @@ async def compare(
         seconds: how long a run of each is to take, about.
         skip: told the name of a peer that fails, and why.
     """
-    batch = batch_of(payload)
     sides = {**ours, **peers}
     counts: dict[str, int] = {}
     rates: dict[str, list[float]] = {name: [] for name in sides}
@@ -74,10 +68,10 @@ async def compare(
         for name, side in list(sides.items()):
             try:
                 if number == 0:
-                    counts[name] = await suitable_count(side, batch, seconds)
+                    counts[name] = await suitable_count(side, payload, seconds)
                 else:
-                    taken = await timed(side, batch, counts[name])
-                    rates[name].append(counts[name] * len(batch) / taken)
+                    taken = await timed(side, payload, counts[name])
+                    rates[name].append(counts[name] / taken)
             except MeasurementError as error:
                 if name in ours:
                     raise
@@ -86,22 +80,27 @@ async def compare(
     return rates
 
 
-async def suitable_count(side: Side, batch: Sequence[bytes], seconds: float) -> int:
-    """How many batches take so many seconds; finding out warms everything up."""
+async def suitable_count(side: Side, payload: bytes, seconds: float) -> int:
+    """How many messages take so many seconds; finding out warms everything up."""
     count = 1
-    while (taken := await timed(side, batch, count)) < seconds / 2:
+    while (taken := await timed(side, payload, count)) < seconds / 2:
         count = min(MOST_STEP * count, math.ceil(count * seconds / taken))
     return max(1, round(count * seconds / taken))
 
 
-async def timed(side: Side, batch: Sequence[bytes], count: int) -> float:
-    """Seconds for so many batches.
+def batches_of(payload: bytes, count: int) -> list[list[bytes]]:
+    """So many copies of a payload, in batches of 1,024 or of 128 KiB."""
+    most = max(1, min(MOST_IN_BATCH, BATCH_BYTES // (len(payload) + 64)))
+    whole, rest = divmod(count, most)
+    return [[payload] * most] * whole + ([[payload] * rest] if rest else [])
+
+
+async def timed(side: Side, payload: bytes, count: int) -> float:
+    """Seconds for so many messages.
 
     Raises:
         MeasurementError: messages were lost on their way.
     """
     with trio.move_on_after(RUN_TIMEOUT):
-        return await side.measure([batch] * count)
-    raise MeasurementError(
-        f"not all of {count * len(batch)} messages arrived within {RUN_TIMEOUT:g} s"
-    )
+        return await side.measure(batches_of(payload, count))
+    raise MeasurementError(f"not all of {count} messages arrived within {RUN_TIMEOUT:g} s")

@@ -4,7 +4,8 @@ Its one rule: it does what it is told on standard input, one JSON value a line, 
 standard output. First which members of an overlay it has, which nodes of a bare tree, or which
 receivers of a peer; then, for each run, how many messages of how many bytes are to come. It answers
 when it is ready, with the parents of its members if it has any, and for each run the clock's
-reading when all had come; or `{"failed": REASON}`.
+reading when all had come; or `{"failed": REASON}`. `{"idle": SECONDS}` it answers after that time
+by the seconds of processor time that it took meanwhile.
 """
 
 from __future__ import annotations
@@ -105,6 +106,10 @@ async def serve(reader: JsonReader, writer: JsonWriter, take: Take, ready: objec
             case [int(count), int(size)]:
                 await take(count, size)
                 await writer.write(time.monotonic())
+            case {"idle": float(seconds)}:
+                before = time.process_time()
+                await trio.sleep(seconds)
+                await writer.write(time.process_time() - before)
             case other:
                 raise SystemExit(f"not understood: {other}")
 

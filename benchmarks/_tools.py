@@ -19,6 +19,7 @@ from attrs import frozen
 
 STARTUP = 10.0
 LOOK_EVERY = 0.02
+PATIENCE = 100
 
 
 class MissingError(Exception):
@@ -97,18 +98,18 @@ class Iperf:
         size = len(batches[0][0])
         total = size * sum(map(len, batches))
         where = ["-c", "127.0.0.1", "-p", str(self.port), "-J"]
-        done = await trio.run_process(
-            [self.command, *where, "-n", str(total), "-l", str(size)],
-            capture_stdout=True,
-            check=False,
-        )
-        match json.loads(done.stdout):
-            case {"end": {"sum_received": {"seconds": float(seconds)}}} if seconds > 0:
-                return seconds
-            case {"error": str(error)}:
-                raise MeasurementError(f"iperf3: {error}")
-            case _:
-                raise MeasurementError("iperf3 said nothing that can be read")
+        command = [self.command, *where, "-n", str(total), "-l", str(size)]
+        for _ in range(PATIENCE):
+            done = await trio.run_process(command, capture_stdout=True, check=False)
+            match json.loads(done.stdout):
+                case {"end": {"sum_received": {"seconds": float(seconds)}}} if seconds > 0:
+                    return seconds
+                case {"error": str(error)} if "busy" not in error:
+                    raise MeasurementError(error)
+                case _:
+                    # The server has not yet seen that the client before is gone.
+                    await trio.sleep(LOOK_EVERY)
+        raise MeasurementError("iperf3 is always busy")
 
 
 @asynccontextmanager

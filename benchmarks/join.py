@@ -165,7 +165,7 @@ async def measure_peers(printer: Printer, name: str, members: int, heard: Sequen
             side = await try_open(stack, peer, Shape.FAR, receivers, printer.skip)
             if side is None:
                 continue
-            await timed(side, [b"first"], 1)
+            await timed(side, b"first", 1)
             taken = [time.perf_counter() - started]
         printer.add(Measurement(name, 0, members, "s", heard, peer.name, taken, peer.note))
 

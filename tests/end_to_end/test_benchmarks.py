@@ -110,6 +110,31 @@ def test_a_chain_is_measured_in_one_process_and_in_two(launch: Launch) -> None:
     assert {each["size"] for each in found} == {5120}
 
 
+def test_a_slow_receiver_is_measured_beside_none(launch: Launch) -> None:
+    options = ("--policy", "drop", "--runs", "1", "--seconds", "0.1")
+    found = measure(launch, "slow_receiver.py", *options)
+    names = ["slow_drop", "slow_drop_kept", "slow_drop_memory"]
+    assert [(each["workload"], each["members"]) for each in found] == [(name, 17) for name in names]
+    rate, kept = found[0], found[1]
+    share = 100 * rate["value"] / rate["beside_median"]  # type: ignore[operator]
+    assert kept["value"] == pytest.approx(share, rel=0.01)
+
+
+def test_all_may_send_to_all(launch: Launch) -> None:
+    found = measure(launch, "all_to_all.py", "--members", "4", "--seconds", "0.2")
+    what = ["", "_delivered", "_silence", "_memory"]
+    assert [each["workload"] for each in found] == [f"all_to_all{part}" for part in what]
+    assert 0 < found[1]["value"] <= 100  # type: ignore[operator]
+
+
+def test_idle_members_are_measured_in_each_way_of_hosting_them(launch: Launch) -> None:
+    options = ("--members", "8", "--seconds", "0.1", "--runs", "1", "--settle", "0")
+    found = measure(launch, "idle.py", *options)
+    cases = ["idle_virtual", "idle_virtual_5s", "idle_handover", "idle_own"]
+    names = [name for case in cases for name in (case, f"{case}_traffic")]
+    assert [each["workload"] for each in found] == names
+
+
 def test_round_trips_are_measured_beside_a_raw_connection(launch: Launch) -> None:
     found = measure(launch, "latency.py", "--runs", "1", "--trips", "20")
     raw = [each for each in found if each["beside"] == "raw Trio"]
@@ -137,6 +162,12 @@ def test_people_get_a_table(launch: Launch) -> None:
     running.prints(r"^workload +size +members +median +min +max +unit +beside it +median +ratio")
     running.prints(r"^point_to_point +64 +2 .* k messages/s +bare Trio +[\d,.]+ +\d+\.\d\d$")
     assert running.ends() == 0
+
+
+def test_all_of_them_can_be_told_to_be_quick(launch: Launch) -> None:
+    running = launch(sys.executable, str(BENCHMARKS / "all.py"), "--help")
+    assert running.ends() == 0
+    running.prints(r"--quick +once each, short and small")
 
 
 def test_an_overlay_that_does_not_form_fails_with_what_is_wrong(launch: Launch) -> None:
