@@ -208,8 +208,8 @@ class Host(Loop):
         Args:
             member: whose core dispatched.
             dispatch: what came of a batch.
-            blockers: outputs that are closed now are added to it. None when whoever feeds them
-                cannot wait: then a closed output takes nothing.
+            blockers: outputs that are closed or stalled now are added to it. None when whoever
+                feeds them cannot wait: then a closed output takes nothing.
         """
         for sent in dispatch.outputs:
             link = member.links.get(sent.contact) or self.links.make(member, sent.contact)
@@ -217,7 +217,7 @@ class Host(Loop):
                 link.output.lose(sent.frames, "overflow")
                 continue
             link.push(sent.pieces, sent.size, sent.frames)
-            if blockers is not None and link.output.closed:
+            if blockers is not None and (link.output.closed or link.output.stalled):
                 blockers.append(link.output)
         if dispatch.delivered:
             output = member.inbox.output

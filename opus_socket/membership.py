@@ -226,6 +226,9 @@ class Membership:
         self._host.forward(member, dispatch, blockers)
         if blockers:
             self._intake.wait_for(blockers)
+            if not self._intake.blocked:
+                # A stalled output drops what comes, and drains only if the loop has its turns.
+                self._pace.hurry()
         return not blockers
 
     async def _ask(self, target: Target, quantity: Quantity) -> Measurement:
