@@ -5,7 +5,7 @@ messages only, which travel as the application's do, under an id of its own; mem
 run it pass them on. A **handler** is a service without an id: it sees the application's messages
 that arrive at one socket. Either may hold a message and merge several into others (`hold`).
 
-A driver runs a service like this (see `serving`):
+A driver runs a service like this (see `serving`)::
 
     engine.register_service(service_id(spec.name), spec.intercepts)
     effects = service.start(now)

@@ -14,6 +14,7 @@ Its one rule: a member says its value once a round, and to one other. A round go
 All members are to run it: one that does not costs what is below it, and the time for which it is
 waited for. The tree is soft state: each round takes children as the node has them then, and as deep
 as the last round found it. A member whose parent fails within a round reports to the next one.
+In use::
 
     load = sock.service("aggregation")
     await load.ask(Contribute("load", 0.7))                     # everywhere
@@ -79,7 +80,7 @@ class AggregationSettings:
         ),
     )
     levels: int = setting(
-        16,
+        64,
         unit="levels",
         minimum=1,
         maximum=MAX_DEPTH,
@@ -161,13 +162,11 @@ class _Query:
         gathering: the round that is on.
         wanted: what the application asked for, at the root; None at others.
         due: when the next round begins, at the root; when it is forgotten, at others.
-        levels: how deep the tree was the last time, and a little more; at the root.
     """
 
     gathering: Gathering
     wanted: Collect | None = None
     due: float = inf
-    levels: int = 0
 
 
 @define(eq=False, repr=False)
@@ -181,7 +180,11 @@ class Aggregation(Service):
 
     settings: AggregationSettings
     context: ServiceContext
+    # How deep the tree of this root was the last time, and a little more.
+    _levels: int = field(init=False)
     _values: dict[str, float] = field(factory=dict, init=False)
+    # Of roots: members below each child when it reported last. The latest root is the last one.
+    _sizes: dict[LogicalAddress, dict[LogicalAddress, int]] = field(factory=dict, init=False)
     _queries: dict[int, _Query] = field(factory=dict, init=False)
     _made: int = field(default=0, init=False)
     _rounds: int = field(default=0, init=False)
@@ -189,6 +192,9 @@ class Aggregation(Service):
     _late: int = field(default=0, init=False)
     _given_up: int = field(default=0, init=False)
     _refused: Counter[str] = field(factory=Counter, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._levels = self.settings.levels
 
     @property
     def next_deadline(self) -> float:
@@ -298,7 +304,7 @@ class Aggregation(Service):
         root = self.context.place.address
         # Incarnations differ, of members as of the lives of one.
         number = (self.context.contact.incarnation + self._made) & (1 << 64) - 1
-        gathering = Gathering(number, wanted.name, edges, root)
+        gathering = Gathering(number, wanted.name, edges, root, self._sizes_below(root))
         longest = len(_outcome(gathering, Partial.of(0.0, edges, 0)).wire)
         if longest > self.context.longest_body:
             raise LocalProtocolError(
@@ -311,7 +317,7 @@ class Aggregation(Service):
             if former.gathering.is_open:
                 self._close(former, now, out)
             self._queries.pop(former.gathering.id, None)
-        query = self._queries[number] = _Query(gathering, wanted, levels=self.settings.levels)
+        query = self._queries[number] = _Query(gathering, wanted)
         self._begin_round(query, now, out)
         return out
 
@@ -334,12 +340,12 @@ class Aggregation(Service):
             gathering.id,
             gathering.number,
             MAX_DEPTH,
-            query.levels,
+            self._levels,
             gathering.name,
             gathering.edges,
         )
         out.append(Originate([asked.wire], Mode.MULTICAST, hop_limit=MAX_DEPTH))
-        self._open(query, 0, None, query.levels, now, out)
+        self._open(query, 0, None, self._levels, now, out)
 
     # A member of the tree
 
@@ -353,7 +359,8 @@ class Aggregation(Service):
         if query is None:
             if sum(each.wanted is None for each in self._queries.values()) >= self.settings.queries:
                 raise RemoteProtocolError("queries", "too many are served already")
-            gathering = Gathering(asked.query, asked.name, asked.edges, root)
+            sizes = self._sizes_below(root)
+            gathering = Gathering(asked.query, asked.name, asked.edges, root, sizes)
             query = self._queries[asked.query] = _Query(gathering)
         gathering = query.gathering
         if query.wanted is not None or gathering.number >= asked.number:
@@ -364,6 +371,14 @@ class Aggregation(Service):
         gathering.root, gathering.number = root, asked.number
         self._open(query, depth, message.arrived_from, asked.levels, now, out)
         query.due = LIFETIME + (gathering.deadline if gathering.is_open else now)
+
+    def _sizes_below(self, root: LogicalAddress) -> dict[LogicalAddress, int]:
+        """Members below each child in the tree of a root, as far as that is remembered."""
+        sizes = self._sizes[root] = self._sizes.pop(root, {})
+        # One more than the queries of others: the own root.
+        if len(self._sizes) > self.settings.queries + 1:
+            del self._sizes[next(iter(self._sizes))]
+        return sizes
 
     def _open(
         self,
@@ -418,7 +433,7 @@ class Aggregation(Service):
             out.append(to_neighbor([report.wire], parent))
             return
         # The next round may find it deeper.
-        query.levels = min(MAX_DEPTH, partial.deepest + 2)
+        self._levels = min(MAX_DEPTH, partial.deepest + 2)
         told = _outcome(gathering, partial)
         out.append(Publish(told.aggregate(gathering.root)))
         if wanted.broadcast:

@@ -3,7 +3,7 @@
 Its one rule: a member does with packets what its flow says, and no more; of an application for
 which it has none it drops them, counted. The source deals what it is given into generations; every
 block travels as a packet that others may combine, and wherever a member decodes, a block is there
-as soon as the packets at hand determine it. So a lost generation blocks only itself.
+as soon as the packets at hand determine it. So a lost generation blocks only itself. In use::
 
     coding = sock.service("coding")
     await coding.ask(Flow(7, (Branch(left), Branch(right)), decode=True))

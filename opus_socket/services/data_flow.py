@@ -5,7 +5,7 @@ a graph of streams, such as the butterfly. A packet goes one hop at a time, and 
 graph that closes a circle does no harm.
 
 The butterfly (iOverlay, Figure 4; the edges are inferred from its throughputs): the source A splits
-what it sends into the streams a and b, D joins them, and F and G have both from one half each.
+what it sends into the streams a and b, D joins them, and F and G have both from one half each::
 
     A: Branch(B, Rule.STREAM, 0), Branch(C, Rule.STREAM, 1)
     B: Branch(D), Branch(F)       C: Branch(D), Branch(G)
@@ -31,13 +31,14 @@ MAX_HOPS = 32
 class Rule(Enum):
     """What goes through a branch.
 
-    FORWARD: every packet, as it is.
-    STREAM: of `parts` streams into which the blocks of each generation are dealt, the one with the
-        number `part`.
-    HALF: of each stream one packet in `parts`, each stream's turn shifted by one: with two parts
-        and streams, half of each.
-    ADD: for every `parts` independent packets of a generation, their sum.
-    MIX: the same, with factors drawn at random.
+    Attributes:
+        FORWARD: every packet, as it is.
+        STREAM: of `parts` streams into which the blocks of each generation are dealt, the one with
+            the number `part`.
+        HALF: of each stream one packet in `parts`, each stream's turn shifted by one: with two
+            parts and streams, half of each.
+        ADD: for every `parts` independent packets of a generation, their sum.
+        MIX: the same, with factors drawn at random.
     """
 
     FORWARD = "forward"

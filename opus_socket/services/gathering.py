@@ -24,6 +24,8 @@ class Gathering:
         name: of the values.
         edges: of the histogram.
         root: who collects.
+        sizes: members below each child in the tree of that root, when it reported last; gatherings
+            of one root share it.
         number: the last round; 0 before the first.
         is_open: whether that is still on here.
         parent: the neighbor that it came from; None at the root.
@@ -35,13 +37,13 @@ class Gathering:
     name: str
     edges: tuple[float, ...]
     root: LogicalAddress
+    sizes: dict[LogicalAddress, int]
     number: int = 0
     is_open: bool = field(default=False, init=False)
     parent: LogicalAddress | None = field(default=None, init=False)
     partial: Partial = field(factory=Partial, init=False)
     deadline: float = field(default=inf, init=False)
-    # Members below each child: when it reported last, and those of whom it is waited for.
-    _sizes: dict[LogicalAddress, int] = field(factory=dict, init=False)
+    # Children who are waited for, each with the members that it is expected to tell of.
     _waiting: dict[LogicalAddress, int] = field(factory=dict, init=False)
     _heard: dict[LogicalAddress, None] = field(factory=dict, init=False)
 
@@ -60,9 +62,11 @@ class Gathering:
             children: as the node has them now.
             deadline: seconds.
         """
+        self._waiting = {each: self.sizes.get(each, 1) for each in children if each != parent}
+        self._heard = {}
         # Who is no child any more is expected by somebody else now.
-        self._sizes = {each: self._sizes.get(each, 1) for each in children if each != parent}
-        self._waiting, self._heard = dict(self._sizes), {}
+        self.sizes.clear()
+        self.sizes.update(self._waiting)
         self.is_open, self.parent, self.partial, self.deadline = True, parent, own, deadline
 
     @property
@@ -80,7 +84,7 @@ class Gathering:
             raise RemoteProtocolError("repeated", f"{child}")
         self._heard[child] = None
         self._waiting.pop(child, None)
-        self._sizes[child] = max(1, partial.members + partial.idle + partial.missing)
+        self.sizes[child] = max(1, partial.members + partial.idle + partial.missing)
         self.partial = self.partial.merge(partial)
 
     def lose(self, child: LogicalAddress) -> int:

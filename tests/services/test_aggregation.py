@@ -39,7 +39,7 @@ from opus_socket.simulator import SimulatedSocket, Simulator
 from still_overlay import StillNode, contact_of, member
 from support import TRANSPORTS, Settings, overlay
 
-ON: Settings = {"services.aggregation.hop_time": 0.25}
+ON: Settings = {"services.aggregation.hop_time": 0.25, "services.aggregation.levels": 16}
 CONFIG = OverlayConfig.from_mapping({"overlay_id": "test", **ON})
 
 
@@ -144,6 +144,25 @@ def test_members_that_crash_between_rounds_are_missed_and_then_forgotten() -> No
     told = aggregates(root)[-1]
     assert counted(told) == sorted(there)
     assert told.missing == 0
+
+
+def test_one_request_after_another_knows_how_many_are_missing() -> None:
+    """Everybody below those who crashed, because the request before told how many they are."""
+    simulator = simulated(60, seed=4, config=CONFIG)
+    contribute_once = Random(4).sample(simulator.members, 52)
+    for place, each in enumerate(contribute_once):
+        each.ask("aggregation", Contribute("x", 2.0**place))
+    root = simulator.members[0]
+    root.ask("aggregation", Collect("x"))
+    settle(simulator, 5.0)
+    for gone in simulator.members[20:25]:
+        simulator.crash(gone)
+    root.ask("aggregation", Collect("x"))
+    settle(simulator, 20.0)
+    before, told = aggregates(root)
+    assert (before.members, before.idle, before.missing) == (52, 8, 0)
+    assert len(counted(told)) == told.members
+    assert 5 <= told.missing == 60 - told.members - told.idle
 
 
 @settings(max_examples=8)
