@@ -35,6 +35,8 @@ from opus_socket.core.events import (
     MessagesDropped,
     NeighborAdded,
     NeighborRemoved,
+    SourceBroken,
+    SourceRestored,
     Stable,
     Unstable,
 )
@@ -106,6 +108,8 @@ __all__ = [
     "ServiceEffects",
     "ServiceHandle",
     "SocketStatistics",
+    "SourceBroken",
+    "SourceRestored",
     "Stable",
     "Subscription",
     "Unstable",

@@ -25,6 +25,7 @@ from opus_socket.core.dispatch import Dispatch
 from opus_socket.core.effects import Abort, Emit, Kind, Transmit, TransmitGroup
 from opus_socket.core.events import ContactFailed, Event, NeighborRemoved
 from opus_socket.core.inquiries import Answered
+from opus_socket.core.link_watch import AskLinks
 from opus_socket.core.overlay import CoreEffects
 from opus_socket.core.serving import Forward
 from opus_socket.links import Links
@@ -191,6 +192,8 @@ class Host(Loop):
                     self.forward(member, dispatch, blockers)
                 case Emit(event=event):
                     self._tell(member, event)
+                case AskLinks():
+                    self.perform(member, member.core.links(member.link_figures(), self.now()))
                 case Answered():
                     member.answered(effect)
                 case Abort(error=error):
@@ -214,7 +217,7 @@ class Host(Loop):
         for sent in dispatch.outputs:
             link = member.links.get(sent.contact) or self.links.make(member, sent.contact)
             if blockers is None and link.output.closed:
-                link.output.lose(sent.frames, "overflow")
+                link.output.lose(sent.frames, sent.size, "overflow")
                 continue
             link.push(sent.pieces, sent.size, sent.frames)
             if blockers is not None and (link.output.closed or link.output.stalled):
@@ -222,7 +225,7 @@ class Host(Loop):
         if dispatch.delivered:
             output = member.inbox.output
             if blockers is None and output.closed:
-                output.lose(len(dispatch.delivered), "overflow")
+                output.lose(len(dispatch.delivered), dispatch.delivered_size, "overflow")
             else:
                 member.inbox.push(dispatch.delivered, dispatch.delivered_size)
                 if blockers is not None and output.closed:
@@ -232,7 +235,7 @@ class Host(Loop):
         if dispatch.for_services:
             effects = member.core.serve(dispatch.for_services, self.now())
             self.perform(member, effects, blockers)
-        elif dispatch.gathering:
+        if dispatch.gathering or member.core.watch.due < member.scheduled:
             self.perform(member, ())
 
     @property

@@ -19,6 +19,7 @@ from opus_socket.adapters.udp import UdpPort, UdpStatistics
 from opus_socket.core.addresses import Contact, Endpoint
 from opus_socket.core.events import Event
 from opus_socket.core.inquiries import Answered
+from opus_socket.core.link_watch import LinkFigures
 from opus_socket.core.overlay import CoreStatistics, OverlayCore
 from opus_socket.errors import JoinError
 
@@ -102,6 +103,20 @@ class Member:
             self.inbox.output,
             *(link.output for link in self.links.values()),
             *(gate.output for gate in gates),
+        ]
+
+    def link_figures(self) -> list[LinkFigures]:
+        """What its core wants to know of the links from time to time."""
+        return [
+            LinkFigures(
+                contact=contact,
+                taken=link.output.taken,
+                taken_size=link.output.taken_size,
+                queued=link.output.queued,
+                lost=link.output.dropped,
+                lost_size=link.output.dropped_size,
+            )
+            for contact, link in self.links.items()
         ]
 
     def flows(self) -> tuple[FlowStatistics, ...]:

@@ -36,6 +36,7 @@ from opus_socket.core.events import (
 )
 from opus_socket.core.inquiries import Answered
 from opus_socket.core.key_attributes import KeyAttributes
+from opus_socket.core.link_watch import AskLinks, LinkFigures
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Measurement, Mode, Node, NodeContext, ProtocolSpec
 from opus_socket.core.overlay import CoreEffects, CoreSettings, OverlayCore
@@ -213,6 +214,11 @@ class Member:
     delivered: list[OverlayMessage] = field(factory=list)
     aborted: list[JoinError] = field(factory=list)
     answers: list[Answered] = field(factory=list)
+    carried: dict[Contact, tuple[int, int]] = field(factory=dict)
+
+    def figures(self) -> list[LinkFigures]:
+        """What a driver would know of its links."""
+        return [LinkFigures(each, *self.carried[each], 0, 0, 0) for each in self.carried]
 
     @property
     def node(self) -> Greeter:
@@ -295,6 +301,8 @@ class World:
                     member.events.append(event)
                 case Answered():
                     member.answers.append(effect)
+                case AskLinks():
+                    self.perform(number, member.core.links(member.figures(), self.now))
                 case Abort(error=error):
                     member.aborted.append(error)
 
@@ -302,6 +310,8 @@ class World:
         member = self.members[number]
         member.delivered += dispatch.delivered
         for output in dispatch.outputs:
+            frames, size = member.carried.get(output.contact, (0, 0))
+            member.carried[output.contact] = frames + output.frames, size + output.size
             self._wire.append((number, output.contact.index, Kind.OVERLAY, b"".join(output.pieces)))
         if dispatch.for_services:
             self.perform(number, member.core.serve(dispatch.for_services, self.now))

@@ -108,7 +108,7 @@ class EmulatedLink:
         while self.held.head(self.held.size):
             part, frames, _ = self.held.take()
             self.output.release(len(part), self.emulation.home.now())
-            self.output.lose(frames, "evicted")
+            self.output.lose(frames, len(part), "evicted")
         self.inner.evict()
 
     def close(self) -> None:
@@ -134,7 +134,7 @@ class Gate:
         """Keep frames, or lose them when it is full and whoever brings them cannot wait."""
         frames = sum(count for _, count in split_frames(run, len(run)))
         if blockers is None and self.output.closed:
-            self.output.lose(frames, "overflow")
+            self.output.lose(frames, len(run), "overflow")
         elif self.output.admit(len(run), frames, self.emulation.home.now()):
             self.held.put(memoryview(bytearray(run)), frames, sender)
             self.emulation.wait(self)

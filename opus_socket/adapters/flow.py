@@ -91,7 +91,9 @@ class Output:
     queued: int = 0
     closed: bool = False
     taken: int = 0
+    taken_size: int = 0
     dropped: int = 0
+    dropped_size: int = 0
     discarded: int = 0
     reported: int = 0
     reason: str = "overflow"
@@ -104,12 +106,13 @@ class Output:
         """Whether so many bytes in so many messages may come in; they count from now on."""
         full = self.queued >= self.settings.limit
         if self.stalled or (full and self.settings.overflow is not Overflow.BLOCK):
-            self.lose(messages, "stalled" if self.stalled else "overflow")
+            self.lose(messages, size, "stalled" if self.stalled else "overflow")
             return False
         if self.queued == 0:
             self._progress = now
         self.queued += size
         self.taken += messages
+        self.taken_size += size
         if self.queued >= self.settings.limit and not self.closed:
             self.closed = self.settings.overflow is Overflow.BLOCK
             self.attend()
@@ -123,11 +126,12 @@ class Output:
             self.stalled = False
             self.open()
 
-    def lose(self, messages: int, reason: str) -> None:
-        """Count messages that went no further."""
+    def lose(self, messages: int, size: int, reason: str) -> None:
+        """Count messages that went no further, and the bytes of their frames."""
         if messages:
             reported = self.dropped == self.reported
             self.dropped += messages
+            self.dropped_size += size
             self.reason = reason
             if reported:
                 self.attend()

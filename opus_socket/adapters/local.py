@@ -113,7 +113,7 @@ class LocalLink:
         queue, self._queue = self._queue, deque()
         for data, frames in queue:
             self.output.release(len(data), self.host.now())
-            self.output.lose(frames, "evicted")
+            self.output.lose(frames, len(data), "evicted")
 
     def close(self) -> None:
         """What is queued still arrives."""

@@ -396,7 +396,7 @@ class TcpLink:
         if connection is None or connection.retiring or not connection.open:
             self._connection = connection = self.port.connection_to(self.contact)
         if connection is None:
-            self.output.lose(frames, "unreachable")
+            self.output.lose(frames, size, "unreachable")
         elif self.output.admit(size, frames, self.host.now()):
             connection.send_frames(self.route, pieces, size, self.output, frames)
 
@@ -407,7 +407,7 @@ class TcpLink:
             self._connection = connection = self.port.connection_to(self.contact)
         if connection is None:
             self.output.release(size, self.host.now())
-            self.output.lose(frames, "unreachable")
+            self.output.lose(frames, size, "unreachable")
         else:
             connection.send_frames(self.route, pieces, size, self.output, frames)
 

@@ -186,7 +186,7 @@ class Connection:
         for chunk in self._outgoing.discard(route):
             if chunk.output is not None:
                 chunk.output.release(chunk.size, now)
-                chunk.output.lose(chunk.frames, "evicted")
+                chunk.output.lose(chunk.frames, chunk.size, "evicted")
 
     def retire(self) -> None:
         """Write what is queued, then say that nothing more will come."""
@@ -345,7 +345,7 @@ class Connection:
         for output, size, frames in self._writer.take_back():
             if output is not None:
                 output.release(size, now)
-                output.lose(frames, lost)
+                output.lose(frames, size, lost)
         self.owner.closed(self, reason)
 
     def abort(self) -> None:

@@ -178,26 +178,29 @@ class UdpLink:
 
     def push(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
         """Send whole frames, packed into datagrams."""
-        self.output.taken += self._send(pieces, frames)
+        sent, sent_size = self._send(pieces, size, frames)
+        self.output.taken += sent
+        self.output.taken_size += sent_size
 
     def hand_on(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
         """Send whole frames that the output has admitted."""
-        self._send(pieces, frames)
+        self._send(pieces, size, frames)
         self.output.release(size, self.port.host.now())
 
-    def _send(self, pieces: Sequence[Piece], frames: int) -> int:
-        """Send frames, packed into datagrams; how many went."""
+    def _send(self, pieces: Sequence[Piece], size: int, frames: int) -> tuple[int, int]:
+        """Send frames, packed into datagrams; how many went, and their bytes."""
         target = self.port.target_of(self.contact)
         if target is None:
-            self.output.lose(frames, "unreachable")
-            return 0
-        sent = 0
+            self.output.lose(frames, size, "unreachable")
+            return 0, 0
+        sent = sent_size = 0
         for data, count in split_frames(memoryview(b"".join(pieces)), self.maximum):
             if self.port.send_to(target, self.route, Kind.OVERLAY, data):
                 sent += count
+                sent_size += len(data)
             else:
-                self.output.lose(count, "unsent")
-        return sent
+                self.output.lose(count, len(data), "unsent")
+        return sent, sent_size
 
     def evict(self) -> None:
         """Nothing is queued."""

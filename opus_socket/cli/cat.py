@@ -22,6 +22,8 @@ from opus_socket import (
     OverlayConfig,
     OverlayError,
     OverlaySocket,
+    SourceBroken,
+    SourceRestored,
     open_overlay_socket,
 )
 from opus_socket.cli.joining import join_timeout_option, joined_within
@@ -209,6 +211,10 @@ def log_event(event: Event) -> None:
         case MessagesDropped(count=count, reason=reason, neighbor=neighbor):
             where = "here, unread" if neighbor is None else f"on the way to {neighbor}"
             _log.warning(f"{count} messages were dropped {where}: {reason}")
+        case SourceBroken(source=source, via=via):
+            _log.warning(f"{source} does not get through any more: it came by {via}, which is lost")
+        case SourceRestored(source=source):
+            _log.info(f"{source} gets through again")
         case NeighborAdded(contact=contact):
             _log.info(f"{contact.address} is a neighbor")
         case NeighborRemoved(contact=contact):

@@ -31,6 +31,8 @@ How overlay messages travel:
   `routes` and `duplicates`, reports `losses`, and returns a `dispatch`.
 - `fragments`, `reassembly`: messages that are longer than a frame, cut up and whole again.
 - `serving`: the services of a membership, and the application's handler.
-- `overlay`: `OverlayCore`, one membership whole.
+- `attendant`: how the ways are, and when they break. It joins `inquiries` to `link_watch`, which
+  looks after the links to neighbors, and `sessions`, which looks after what passes over them.
+- `overlay`: `OverlayCore`, one membership whole. `core_values`: what it is given, and tells.
 - `buckets`, `shaper`: bandwidth that drivers hold a member to, and whose turn it is.
 """

@@ -95,6 +95,7 @@ class Dispatch:
         delivered_size: bytes that they take of a receive buffer.
         for_services: messages for services, in order.
         events: what to tell the application.
+        received: messages that were handled, whatever came of them.
         duplicates: messages that had been here before.
         dropped: messages that were lost here, by reason.
         broken: why the bytes at `consumed` cannot be a frame (`version`, `oversize`), which
@@ -110,6 +111,7 @@ class Dispatch:
     delivered_size: int = 0
     for_services: list[ForService] = field(factory=list)
     events: list[Event] = field(factory=list)
+    received: int = 0
     duplicates: int = 0
     dropped: dict[str, int] = field(factory=dict)
     broken: str | None = None

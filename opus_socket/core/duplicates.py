@@ -10,15 +10,21 @@ and different queues.
 Messages come in runs of consecutive sequences, so a lane is known by the highest sequence seen and
 the gaps below it. However long a link holds messages back that others have overtaken, they are one
 gap, and new when they come. Of more than 256 gaps the oldest count as seen.
+
+What was seen anyway says more about a lane than what is new: who brings it, how much of it came,
+and what is missing. It is written down here, once for each run, for those who look at lanes from
+time to time (see `sessions`); nothing that is accepted depends on it.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from attrs import define, field
+
+from opus_socket.core.addresses import LogicalAddress
 
 MAX_GAPS = 256
 """How many gaps of a lane are remembered."""
@@ -26,8 +32,14 @@ MAX_GAPS = 256
 LANE_SHIFT = 48
 
 
+NOBODY = LogicalAddress.everybody(0)
+"""In a window: the neighbor that brought the lane is lost, and no other brings it yet. All ones is
+no member's address.
+"""
+
+
 @define(eq=False)
-class _Window:
+class Window:
     """What of one lane was seen.
 
     Attributes:
@@ -35,11 +47,34 @@ class _Window:
         gaps: where gaps below it start and stop, in turn, ascending: a sequence was not seen if
             an odd number of these are not above it.
         used: when it was last asked, in seconds.
+        source: the sender's address on the wire, as its first message said.
+        begin: the first sequence seen.
+        count, size: messages that were new, and bytes of their frames.
+        via: the neighbor that brought what was new last; None when it was not known, `NOBODY` when
+            that neighbor is lost.
+        other, other_at: another neighbor that brought this lane, too, and when it last did.
     """
 
     highest: int
     gaps: list[int]
     used: float
+    source: bytes
+    begin: int
+    via: LogicalAddress | None
+    count: int = 0
+    size: int = 0
+    other: LogicalAddress | None = None
+    other_at: float = 0.0
+
+    @property
+    def missing(self) -> int:
+        """How many messages since the first one were not seen (yet)."""
+        gaps, begin = self.gaps, self.begin
+        return sum(
+            stop - start
+            for start, stop in zip(gaps[::2], gaps[1::2], strict=True)
+            if start >= begin
+        )
 
 
 @define(eq=False)
@@ -49,17 +84,40 @@ class DuplicateWindows:
     Args:
         capacity: how many are kept.
         lifetime: seconds after which an unused one may be forgotten.
+
+    Attributes:
+        regained: windows of lanes that somebody brings again after `NOBODY` did, each once, by
+            `id`; whoever looks at them clears it.
     """
 
     capacity: int = 1024
     lifetime: float = 60.0
-    _windows: OrderedDict[int, _Window] = field(factory=OrderedDict, init=False)
+    regained: dict[int, Window] = field(factory=dict, init=False)
+    _windows: OrderedDict[int, Window] = field(factory=OrderedDict, init=False)
 
     def __len__(self) -> int:
         return len(self._windows)
 
+    def find(self, incarnation: int, lane: int) -> Window | None:
+        """The window of a lane, if it was heard lately."""
+        return self._windows.get(incarnation << 16 | lane)
+
+    def since(self, when: float) -> Iterator[tuple[int, int, Window]]:
+        """Incarnation, lane and window of all used at or after `when`, the latest first."""
+        for key, window in reversed(self._windows.items()):
+            if window.used < when:
+                return
+            yield key >> 16, key & 0xFFFF, window
+
     def accept(
-        self, incarnation: int, first: int, count: int, now: float
+        self,
+        incarnation: int,
+        first: int,
+        count: int,
+        now: float,
+        via: LogicalAddress | None = None,
+        source: bytes = b"",
+        size: int = 0,
     ) -> Sequence[tuple[int, int]]:
         """Take a run of consecutive sequence numbers and say which of them are new.
 
@@ -68,38 +126,67 @@ class DuplicateWindows:
             first: the first sequence number, a u64.
             count: how many, at least 1.
             now: seconds.
+            via: the neighbor that brings it, if it is known.
+            source: the sender's address on the wire.
+            size: bytes of the run's frames.
 
         Returns:
             Pairs (index into the run, how many from there are new), in order.
         """
         lane = first >> LANE_SHIFT
         if first + count > lane + 1 << LANE_SHIFT:
-            return self._accept_across(incarnation, first, count, now)
+            return self._accept_across(incarnation, first, count, now, via, source, size)
         key = incarnation << 16 | lane
         window = self._windows.get(key)
         if window is None:
             self._forget(now)
             begin = lane << LANE_SHIFT
             gaps = [begin, first] if first > begin else []
-            window = self._windows[key] = _Window(first - 1, gaps, now)
+            window = self._windows[key] = Window(first - 1, gaps, now, source, first, via)
         else:
             self._windows.move_to_end(key)
             window.used = now
         if first > window.highest:
+            if via is not window.via:
+                self._move(window, via, now)
+            window.count += count
+            window.size += size
             _advance(window, first, count)
             return ((0, count),)
-        return _accept_overlapping(window, first, count)
+        if via != window.via:
+            window.other, window.other_at = via, now
+        accepted = _accept_overlapping(window, first, count)
+        fresh = sum([new for _, new in accepted])
+        window.count += fresh
+        window.size += size * fresh // count
+        return accepted
 
     def _accept_across(
-        self, incarnation: int, first: int, count: int, now: float
+        self,
+        incarnation: int,
+        first: int,
+        count: int,
+        now: float,
+        via: LogicalAddress | None,
+        source: bytes,
+        size: int,
     ) -> Sequence[tuple[int, int]]:
         """A run that leaves its lane: no member sends one, and nothing forbids it either."""
         here = ((first >> LANE_SHIFT) + 1 << LANE_SHIFT) - first
-        beyond = self.accept(incarnation, first + here, count - here, now)
+        part = size * here // count
+        beyond = self.accept(incarnation, first + here, count - here, now, via, source, size - part)
         return [
-            *self.accept(incarnation, first, here, now),
+            *self.accept(incarnation, first, here, now, via, source, part),
             *((here + index, new) for index, new in beyond),
         ]
+
+    def _move(self, window: Window, via: LogicalAddress | None, now: float) -> None:
+        """Another neighbor brings this lane."""
+        before, window.via = window.via, via
+        if before is NOBODY:
+            self.regained[id(window)] = window
+        elif before != via:
+            window.other, window.other_at = before, now
 
     def _forget(self, now: float) -> None:
         while self._windows:
@@ -109,7 +196,7 @@ class DuplicateWindows:
             del self._windows[key]
 
 
-def _advance(window: _Window, first: int, count: int) -> None:
+def _advance(window: Window, first: int, count: int) -> None:
     """Take a run that is above everything seen."""
     if first > window.highest + 1:
         window.gaps += (window.highest + 1, first)
@@ -117,7 +204,7 @@ def _advance(window: _Window, first: int, count: int) -> None:
     window.highest = first + count - 1
 
 
-def _accept_overlapping(window: _Window, first: int, count: int) -> Sequence[tuple[int, int]]:
+def _accept_overlapping(window: Window, first: int, count: int) -> Sequence[tuple[int, int]]:
     """Take a run that begins at or below the highest sequence seen."""
     above = window.highest + 1
     filled = _fill(window.gaps, first, min(first + count, above))

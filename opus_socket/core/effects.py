@@ -43,10 +43,17 @@ class Quantity(StrEnum):
 
     On request: `RTT`, the round-trip time in seconds, and `BANDWIDTH`, an estimate of the bytes a
     second that the way there carries (inf when it is faster than clocks can tell).
+
+    Of neighbors, once a second while anything passes: `SENT` and `RECEIVED`, bytes of overlay
+    messages a second; `LOST`, messages a second that were queued for it or would have been, and
+    dropped.
     """
 
     RTT = "rtt"
     BANDWIDTH = "bandwidth"
+    SENT = "sent"
+    RECEIVED = "received"
+    LOST = "lost"
 
 
 @define(eq=False)

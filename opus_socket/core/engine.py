@@ -44,7 +44,7 @@ from opus_socket.core.node import Mode, Node
 from opus_socket.core.origin import FOR_ALL, Order, Origin
 from opus_socket.core.reassembly import Reassembly
 from opus_socket.core.routes import RouteCache
-from opus_socket.core.runs import SERVICE_SIZE, Run, run_of, scan_run
+from opus_socket.core.runs import SERVICE_SIZE, Run, parse_run, run_of, scan_run
 from opus_socket.errors import ConfigurationError, RemoteProtocolError
 
 __all__ = [
@@ -70,14 +70,17 @@ class ForwardingEngine:
             `neighbors`, `next_hops` and `accepts`.
         settings: limits.
         incarnation: this member's, the first half of every message's identity.
+
+    Attributes:
+        windows: what was seen of each lane that passes here.
     """
 
     node: Node
     settings: EngineSettings
     incarnation: int
+    windows: DuplicateWindows = field(init=False)
     _origin: Origin = field(init=False)
     _routes: RouteCache = field(init=False)
-    _windows: DuplicateWindows = field(init=False)
     _losses: LossReporter = field(init=False)
     _reassembly: Reassembly = field(init=False)
     _left: bool = field(default=False, init=False)
@@ -91,7 +94,7 @@ class ForwardingEngine:
         settings = self.settings
         self._origin = Origin(settings, self.incarnation)
         self._routes = RouteCache(self.node, settings.routes)
-        self._windows = DuplicateWindows(settings.lanes, settings.lane_lifetime)
+        self.windows = DuplicateWindows(settings.lanes, settings.lane_lifetime)
         self._losses = LossReporter(
             self._origin, self._routes, self._tally, settings.reports_per_second
         )
@@ -253,7 +256,7 @@ class ForwardingEngine:
             route_hits=self._routes.hits,
             route_misses=self._routes.misses,
             routes=len(self._routes),
-            lanes=len(self._windows),
+            lanes=len(self.windows),
             gathered_bytes=self._reassembly.cost,
         )
 
@@ -343,24 +346,20 @@ class ForwardingEngine:
         """
         if self._origin.here is None:
             raise RemoteProtocolError("not_joined")
-        message = OverlayMessage.parse(frame)
-        if message.las != self._origin.shape.las:
-            raise RemoteProtocolError("las", f"{message.las}")
-        identity = message.id
-        if identity is None:
-            raise RemoteProtocolError("no_id")
-        if any(each.hop_by_hop and each.unknown_mandatory for each in message.extensions):
-            raise RemoteProtocolError("unknown_extension")
-        self._handle(batch, run_of(message, identity, offset))
+        self._handle(batch, parse_run(frame, self._origin.shape.las, offset))
 
     def _handle(self, batch: Batch, run: Run) -> None:
         """Check a run for duplicates, and deliver and send on what is new of it."""
         count = len(run.starts)
+        batch.dispatch.received += count
         if run.incarnation == self.incarnation:
             batch.dispatch.duplicates += count
             return
         fresh = 0
-        for index, new in self._windows.accept(run.incarnation, run.first, count, batch.now):
+        via, size = batch.arrived_from, run.stop - run.starts[0]
+        for index, new in self.windows.accept(
+            run.incarnation, run.first, count, batch.now, via, run.source, size
+        ):
             fresh += new
             self._pass(batch, run if new == count else run.part(index, new))
         batch.dispatch.duplicates += count - fresh

@@ -81,6 +81,33 @@ class MessagesDropped:
 
 
 @frozen
+class SourceBroken:
+    """What a member sends to all does not come here any more: a member on the way is lost, and
+    there is no other way yet. It may mend itself; what is sent meanwhile is missed.
+
+    Attributes:
+        source: who sends.
+        via: the neighbor that brought it: it is lost itself, or said that it is cut off.
+    """
+
+    source: LogicalAddress
+    via: LogicalAddress
+
+
+@frozen
+class SourceRestored:
+    """What a member sends to all comes here again.
+
+    Attributes:
+        source: who sends.
+        via: the neighbor that brings it; None when it is no neighbor (any more).
+    """
+
+    source: LogicalAddress
+    via: LogicalAddress | None
+
+
+@frozen
 class ContactFailed:
     """An endpoint could not be reached: a rendezvous server, a buddy, or a neighbor's adapter."""
 
@@ -116,6 +143,8 @@ Event = (
     | AddressChanged
     | MessageLost
     | MessagesDropped
+    | SourceBroken
+    | SourceRestored
     | ContactFailed
     | ServiceResult
     | EventsLost

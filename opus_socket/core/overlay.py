@@ -1,9 +1,9 @@
 """`OverlayCore`: one membership in one overlay, whole, behind one set of inputs.
 
 Its one rule: it holds a node, a contact finder, a meter, a forwarding engine and services, passes
-each input to the one that it is for, and turns what they ask for into the six effects that a
-driver knows: `Transmit`, `TransmitGroup`, `Forward`, `Emit`, `Answered` and `Abort`. A core lives
-from `join` to the end of its `leave`; a member that joins again gets a new one.
+each input to the one that it is for, and turns what they ask for into the seven effects that a
+driver knows: `Transmit`, `TransmitGroup`, `Forward`, `Emit`, `Answered`, `AskLinks` and `Abort`. A
+core lives from `join` to the end of its `leave`; a member that joins again gets a new one.
 
 A driver is this loop, and both the Trio host and the simulator are:
 
@@ -25,15 +25,16 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from math import inf
 from random import Random
-from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, field
 
-from opus_socket.core.addresses import Contact, LogicalAddress, OverlayID
-from opus_socket.core.contacts import ContactFinder, FinderSettings, Found, Heard
-from opus_socket.core.dispatch import Dispatch, EngineStatistics, ForService
+from opus_socket.core.addresses import Contact, LogicalAddress
+from opus_socket.core.attendant import ATTENDED, Attendant, Attended, Speak
+from opus_socket.core.contacts import ContactFinder, Found, Heard
+from opus_socket.core.core_values import CoreSettings, CoreStatistics
+from opus_socket.core.dispatch import Dispatch, ForService
 from opus_socket.core.effects import (
     Abort,
     Announce,
@@ -47,91 +48,37 @@ from opus_socket.core.effects import (
     Transmit,
     TransmitGroup,
 )
-from opus_socket.core.engine import EngineSettings, ForwardingEngine
+from opus_socket.core.engine import ForwardingEngine
 from opus_socket.core.events import (
     AddressChanged,
+    ContactFailed,
     NeighborAdded,
     NeighborRemoved,
     Stable,
     Unstable,
 )
-from opus_socket.core.inquiries import INQUIRIES, Answered, Inquiries, InquiryEffects, Target
-from opus_socket.core.key_attributes import KeyAttributes
+from opus_socket.core.inquiries import Answered, Target
+from opus_socket.core.link_watch import AskLinks, LinkFigures, LinkWatch, Silent
 from opus_socket.core.measurement import Measured, Meter
 from opus_socket.core.message import SHAPES
-from opus_socket.core.node import Mode, Node, NodeContext, ProtocolSpec
+from opus_socket.core.node import Mode, Node, NodeContext
 from opus_socket.core.runs import SERVICE_SIZE
 from opus_socket.core.service import (
-    Originate,
     Scope,
     Service,
     ServiceContext,
-    ServiceSpec,
     services_by_id,
 )
 from opus_socket.core.serving import Forward, Serving
-from opus_socket.core.wire import Codec, ProtocolMessage
+from opus_socket.core.wire import ProtocolMessage
 from opus_socket.errors import RemoteProtocolError
+
+__all__ = ["CoreEffect", "CoreEffects", "CoreSettings", "CoreStatistics", "Forward", "OverlayCore"]
 
 _MAX_REPEATED = 256
 
-CoreEffect = DriverEffect | Forward | Answered
+CoreEffect = DriverEffect | Forward | Answered | AskLinks
 CoreEffects = Sequence[CoreEffect]
-
-
-@cache
-def _codec(types: tuple[type[ProtocolMessage], ...]) -> Codec:
-    """The codec of a protocol, made once for all of its members."""
-    return Codec(types)
-
-
-@frozen
-class CoreSettings:
-    """What the members of one overlay share, and how this one behaves.
-
-    Attributes:
-        overlay_id: the overlay's name.
-        spec: the protocol.
-        node: the protocol's settings, of the class that `spec.settings` names.
-        attributes: the key attributes that all members must agree on.
-        finder: how members are found.
-        engine: how messages are forwarded.
-        services: what rides on the socket, each with its settings.
-    """
-
-    overlay_id: OverlayID
-    spec: ProtocolSpec
-    node: Any
-    attributes: KeyAttributes
-    finder: FinderSettings
-    engine: EngineSettings
-    services: tuple[tuple[ServiceSpec, Any], ...] = ()
-    codec: Codec = field(init=False, repr=False)
-
-    @codec.default
-    def _make_codec(self) -> Codec:
-        return _codec(self.spec.messages)
-
-
-@frozen
-class CoreStatistics:
-    """Counters and gauges of one membership.
-
-    Attributes:
-        node: the protocol's own figures.
-        engine: what was originated, relayed, delivered and dropped.
-        sent: messages sent, by kind.
-        received: messages received, by kind.
-        refused: messages of remotes that were dropped, by what was wrong with them.
-        services: the figures of each service, and of the application's handler, by name.
-    """
-
-    node: object
-    engine: EngineStatistics
-    sent: Mapping[str, int]
-    received: Mapping[str, int]
-    refused: Mapping[str, int]
-    services: Mapping[str, object]
 
 
 @define(eq=False, repr=False)
@@ -142,6 +89,10 @@ class OverlayCore:
         settings: see `CoreSettings`; cores of one overlay may share it.
         contact: where this member is reached, without a logical address.
         rng: its only source of chance.
+
+    Attributes:
+        watch: looks after the links. Its `due` is the one deadline that `switch` and `originate`
+            change.
     """
 
     settings: CoreSettings
@@ -150,9 +101,10 @@ class OverlayCore:
     node: Node = field(init=False)
     engine: ForwardingEngine = field(init=False)
     stable: bool = field(default=False, init=False)
+    watch: LinkWatch = field(init=False)
     _finder: ContactFinder = field(init=False)
     _meter: Meter = field(init=False)
-    _inquiries: Inquiries = field(init=False)
+    _attendant: Attendant = field(init=False)
     _serving: Serving = field(init=False)
     _version: int = field(default=-1, init=False)
     _neighbors: dict[LogicalAddress, Contact] = field(factory=dict, init=False)
@@ -183,8 +135,8 @@ class OverlayCore:
             longest = settings.engine.maximum_frame - head
             given = ServiceContext(self.contact, rng, self.node, longest)
             self._serving.add(spec, spec.create(given, service_settings))
-        self._inquiries = Inquiries(Random(self.rng.getrandbits(64)))
-        self.engine.register_service(INQUIRIES)
+        self._attendant = Attendant(self.engine, self.node, Random(self.rng.getrandbits(64)))
+        self.watch = self._attendant.watch
 
     # Life
 
@@ -199,7 +151,7 @@ class OverlayCore:
 
     def leave(self, now: float) -> CoreEffects:
         """Say goodbye. The core is to be woken until `next_deadline` is inf."""
-        self._inquiries.end()
+        self._attendant.end()
         out: list[CoreEffect] = [*self._serving.leave(now)]
         self._perform(self.node.leave(now), now, out)
         self._perform(self._finder.leave(now), now, out)
@@ -241,8 +193,8 @@ class OverlayCore:
             self._perform(self._finder.wake(now), now, out)
         if self._meter.next_deadline <= now:
             self._perform(self._meter.wake(now), now, out)
-        if self._inquiries.next_deadline <= now:
-            self._inquire(self._inquiries.wake(now), now, out)
+        if self._attendant.next_deadline <= now:
+            self._attend(self._attendant.wake(now), now, out)
         if self._serving.next_deadline <= now:
             out += self._serving.wake(now)
         if self.engine.next_deadline <= now:
@@ -257,7 +209,7 @@ class OverlayCore:
             self.node.next_deadline,
             self._finder.next_deadline,
             self._meter.next_deadline,
-            self._inquiries.next_deadline,
+            self._attendant.next_deadline,
             self._serving.next_deadline,
             self.engine.next_deadline,
         )
@@ -267,6 +219,13 @@ class OverlayCore:
     ) -> Dispatch:
         """Overlay messages came: see `ForwardingEngine.switch`."""
         dispatch = self.engine.switch(buffer, arrived_from, now, mutable=mutable)
+        if arrived_from is not None:
+            heard = self.watch.heard.get(arrived_from)
+            if heard is None and arrived_from in self._neighbors:
+                heard = self.watch.hear(self._neighbors[arrived_from], now)
+            if heard is not None:
+                heard.messages += dispatch.received
+                heard.size += dispatch.consumed
         if dispatch.broken is not None:
             self._refused[dispatch.broken] += 1
         return dispatch
@@ -282,6 +241,8 @@ class OverlayCore:
         traffic_class: int = 0,
     ) -> Dispatch:
         """The application sends: see `ForwardingEngine.originate`."""
+        if self.watch.due == inf:
+            self.watch.begin(now)
         return self.engine.originate(
             payloads, mode, key, now, hop_limit=hop_limit, traffic_class=traffic_class
         )
@@ -290,10 +251,13 @@ class OverlayCore:
         """Hand a dispatch's `for_services` to the services that they are for."""
         out: list[CoreEffect] = []
         for message in messages:
-            if message.service == INQUIRIES:
-                self._receive_inquiry(message, now, out)
-            else:
+            if message.service not in ATTENDED:
                 out += self._serving.receive(message, now)
+                continue
+            try:
+                self._attend(self._attendant.receive(message, self.contact, now), now, out)
+            except RemoteProtocolError as error:
+                self._refused[error.kind] += 1
         return out
 
     def set_handler(self, handler: Service | None, scope: Scope, now: float) -> CoreEffects:
@@ -312,9 +276,15 @@ class OverlayCore:
         """An adapter lost its connection to a contact."""
         out: list[CoreEffect] = []
         if contact.address in self._neighbors:
-            self._perform(self.node.link_failed(contact.address, now), now, out)
-            out += self._serving.link_failed(contact.address, now)
+            self._lose(contact.address, now, out)
             self._notice_changes(now, out)
+        return out
+
+    def links(self, figures: Sequence[LinkFigures], now: float) -> CoreEffects:
+        """What the driver knows of this member's links, as `AskLinks` asks for."""
+        out: list[CoreEffect] = []
+        self._attend(self._attendant.links(figures, self._neighbors, now), now, out)
+        self._notice_changes(now, out)
         return out
 
     def set(self, name: str, value: object, now: float) -> CoreEffects:
@@ -332,7 +302,7 @@ class OverlayCore:
         """
         out: list[CoreEffect] = []
         known = None if isinstance(target, Contact) else self._neighbors.get(target)
-        self._inquire(self._inquiries.ask(target, known, quantity, now), now, out)
+        self._attend(self._attendant.ask(target, known, quantity, now), now, out)
         return out
 
     def refuse(self, kind: str) -> None:
@@ -369,6 +339,8 @@ class OverlayCore:
             },
             refused=dict(self._refused),
             services=self._serving.statistics(),
+            links=self.watch.statistics(),
+            sessions=self._attendant.sessions.statistics(),
         )
 
     # What machines ask for
@@ -387,18 +359,27 @@ class OverlayCore:
         if effects:
             self._perform(effects, now, out)
 
-    def _receive_inquiry(self, message: ForService, now: float, out: list[CoreEffect]) -> None:
-        try:
-            self._inquire(self._inquiries.receive(message, self.contact, now), now, out)
-        except RemoteProtocolError as error:
-            self._refused[error.kind] += 1
+    def _lose(self, neighbor: LogicalAddress, now: float, out: list[CoreEffect]) -> None:
+        """The way to a neighbor has failed. The node is told first: it may know another one."""
+        self._perform(self.node.link_failed(neighbor, now), now, out)
+        out += self._serving.link_failed(neighbor, now)
+        self._attendant.link_failed(neighbor, now)
 
-    def _inquire(self, effects: InquiryEffects, now: float, out: list[CoreEffect]) -> None:
+    def _attend(self, effects: Iterable[Attended], now: float, out: list[CoreEffect]) -> None:
+        """Carry out what the attendant asks for."""
         for effect in effects:
-            if isinstance(effect, Originate):
-                out.append(self._serving.send(INQUIRIES, effect, now))
-            else:
-                self._perform((effect,), now, out)
+            match effect:
+                case Speak(service=service, messages=messages):
+                    out.append(self._serving.send(service, messages, now))
+                case Silent(contact=contact):
+                    reason = "it sends nothing any more and does not answer"
+                    out.append(Emit(ContactFailed(contact.endpoints[0], reason)))
+                    if contact.address in self._neighbors:
+                        self._lose(contact.address, now, out)
+                case AskLinks():
+                    out.append(effect)
+                case _:
+                    self._perform((effect,), now, out)
 
     def _perform(self, effects: Iterable[object], now: float, out: list[CoreEffect]) -> None:
         """Carry out effects in order; those that they lead to come after them."""
@@ -429,7 +410,7 @@ class OverlayCore:
                     self._receive_protocol(body, sender, now, out)
                 case Measured(contact=contact, measurement=measurement):
                     waiting.extend(self.node.measured(contact, measurement, now))
-                    waiting.extend(self._inquiries.measured(contact, measurement))
+                    self._attend(self._attendant.measured(contact, measurement), now, out)
                 case _:
                     raise TypeError(f"not an effect: {effect!r}")
 
@@ -455,6 +436,7 @@ class OverlayCore:
             if now_there is not contact and now_there != contact:
                 out.append(Emit(NeighborRemoved(contact)))
                 out += self._serving.link_failed(address, now)
+                self._attendant.gone(address, now)
         for address, contact in self._neighbors.items():
             known = before.get(address)
             if known is not contact and known != contact:

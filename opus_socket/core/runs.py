@@ -24,6 +24,7 @@ from opus_socket.core.message import (
     Shape,
     version_and_size,
 )
+from opus_socket.errors import RemoteProtocolError
 
 RAW_ID_HEAD = struct.pack(">BBH", Code.RAW, 0, MESSAGE_ID.size)
 """The head of a message id that raw payload follows."""
@@ -182,6 +183,28 @@ def scan_run(buffer: memoryview, offset: int, shape: Shape, maximum: int) -> Run
         stop,
         is_service,
     )
+
+
+def parse_run(frame: bytes, las: int, start: int) -> Run:
+    """The run of one frame that has not the usual shape.
+
+    Args:
+        frame: one whole overlay message.
+        las: of the overlay's addresses.
+        start: where the frame starts in the buffer.
+
+    Raises:
+        RemoteProtocolError: it is malformed, not for this overlay, or not to be forwarded.
+    """
+    message = OverlayMessage.parse(frame)
+    if message.las != las:
+        raise RemoteProtocolError("las", f"{message.las}")
+    identity = message.id
+    if identity is None:
+        raise RemoteProtocolError("no_id")
+    if any(each.hop_by_hop and each.unknown_mandatory for each in message.extensions):
+        raise RemoteProtocolError("unknown_extension")
+    return run_of(message, identity, start)
 
 
 def run_of(message: OverlayMessage, identity: tuple[int, int], start: int) -> Run:

@@ -59,7 +59,8 @@ class Emulation:
         take: called with overlay messages that come in now, and from whom.
         standing: whether the member stands still, and nothing leaves or comes in.
         moved: called when messages left or came in that had waited.
-        dropped: called with how many messages found no room, and whose link it was.
+        dropped: called with how many messages found no room, their bytes, on which way, and whose
+            link it was.
     """
 
     schedule: Schedule
@@ -68,7 +69,7 @@ class Emulation:
     take: Callable[[Contact, bytes], None]
     standing: Callable[[], bool]
     moved: Callable[[], None]
-    dropped: Callable[[int, LogicalAddress | None], None]
+    dropped: Callable[[int, int, Direction, LogicalAddress | None], None]
     _shaper: Shaper = field(init=False)
     _flows: dict[tuple[Direction, LogicalAddress | None], _Flow] = field(factory=dict, init=False)
     _moving: bool = field(default=False, init=False)
@@ -81,6 +82,11 @@ class Emulation:
     def waiting(self) -> bool:
         """Whether anything waits."""
         return bool(self._flows)
+
+    def held(self, link: LogicalAddress | None) -> int:
+        """Bytes that wait to leave by a link."""
+        flow = self._flows.get((Direction.OUT, link))
+        return 0 if flow is None else flow.size
 
     def charge(self, direction: Direction, link: LogicalAddress | None, size: int) -> None:
         """A control message leaves or comes in."""
@@ -104,7 +110,7 @@ class Emulation:
         if flow is None:
             flow = self._flows[direction, link] = _Flow(direction, link)
         elif flow.size + len(body) > LINK_LIMIT:
-            self.dropped(_frames(body), link)
+            self.dropped(_frames(body), len(body), direction, link)
             return
         flow.put(contact, body)
         self._shaper.enlist(flow)

@@ -23,6 +23,7 @@ from opus_socket.core.dispatch import Dispatch
 from opus_socket.core.effects import Abort, Emit, Kind, Transmit, TransmitGroup
 from opus_socket.core.events import Event, MessagesDropped, ServiceResult, Stable
 from opus_socket.core.inquiries import Answered
+from opus_socket.core.link_watch import AskLinks, LinkFigures
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.overlay import (
     CoreEffects,
@@ -112,6 +113,8 @@ class SimulatedMember:
     _resumes_at: float = field(default=0.0, init=False)
     _backlog: list[tuple[Kind, bytes, Contact]] = field(factory=list, init=False)
     _backlog_size: int = field(default=0, init=False)
+    _carried: dict[Contact, tuple[int, int]] = field(factory=dict, init=False)
+    _lost: dict[LogicalAddress, tuple[int, int]] = field(factory=dict, init=False)
     _told: dict[bytes, tuple[bytes, float]] = field(factory=dict, init=False)
     _emulation: Emulation | None = field(default=None, init=False)
 
@@ -196,6 +199,12 @@ class SimulatedMember:
         _ = self.core
         self._stop()
         self._watcher.disturbed("crash", self)
+
+    def lose_connection(self, contact: Contact) -> None:
+        """An adapter would say that its connection to a contact has failed."""
+        if self._core is not None and not self.paused:
+            self._perform(self._core.link_failed(contact, self._underlay.schedule.now))
+            self._settle()
 
     def pause(self, until: float) -> None:
         """Stand still, as under SIGSTOP: packets wait, within bounds, and no deadline is kept.
@@ -324,6 +333,9 @@ class SimulatedMember:
                     self._tell(event)
                 case Answered():
                     self.answers.append(effect)
+                case AskLinks():
+                    now = underlay.schedule.now
+                    self._perform(self.core.links(self._link_figures(), now))
                 case Abort(error=error):
                     self.error = error
                     self._stop()
@@ -332,6 +344,8 @@ class SimulatedMember:
     def _forward(self, dispatch: Dispatch) -> None:
         for output in dispatch.outputs:
             contact, maximum = output.contact, self.settings.engine.maximum_frame
+            frames, size = self._carried.get(contact, (0, 0))
+            self._carried[contact] = frames + output.frames, size + output.size
             for part, _, _ in split_pieces(output.pieces, maximum):
                 body = b"".join(part)
                 if self._emulation is None:
@@ -357,9 +371,31 @@ class SimulatedMember:
             self._drop,
         )
 
-    def _drop(self, count: int, link: LogicalAddress | None) -> None:
+    def _drop(
+        self, count: int, size: int, direction: Direction, link: LogicalAddress | None
+    ) -> None:
         self.dropped += count
+        if direction is Direction.OUT and link is not None:
+            lost, lost_size = self._lost.get(link, (0, 0))
+            self._lost[link] = lost + count, lost_size + size
         self._tell(MessagesDropped(count, "overflow", link))
+
+    def _link_figures(self) -> list[LinkFigures]:
+        """What its core wants to know of the links; only an emulated bandwidth holds anything."""
+        neighbors = self.core.neighbors
+        self._carried = {
+            each: self._carried[each] for each in neighbors.values() if each in self._carried
+        }
+        self._lost = {each: self._lost[each] for each in neighbors if each in self._lost}
+        figures = []
+        for address, contact in neighbors.items():
+            frames, size = self._carried.get(contact, (0, 0))
+            lost, lost_size = self._lost.get(address, (0, 0))
+            held = 0 if self._emulation is None else self._emulation.held(address)
+            if frames:
+                taken, taken_size = frames - lost, size - lost_size
+                figures.append(LinkFigures(contact, taken, taken_size, held, lost, lost_size))
+        return figures
 
     def _use_handler(self, handler: tuple[Service, Scope] | None) -> None:
         self._handler = handler
@@ -398,6 +434,8 @@ class SimulatedMember:
         self._leaving = self.joined = self.paused = False
         self._wake_at = inf
         self._resumes_at = 0.0
+        self._carried.clear()
+        self._lost.clear()
         self._take_backlog()
         if self._emulation is not None:
             self._emulation.clear()

@@ -161,6 +161,20 @@ class Simulator:
         """
         member.crash()
 
+    def kill(self, member: SimulatedSocket) -> None:
+        """Let a member's process end and its machine go on, which ends every connection to it: its
+        neighbors' adapters learn that after the delay to them.
+
+        Raises:
+            NotJoinedError: it takes no part.
+        """
+        contact = member.contact
+        member.crash()
+        for other in self.members:
+            if other.alive and contact.address in other.neighbors:
+                delay = self.delay_ms(member, other) / 1000
+                self._schedule.at(self.now + delay, other.lose_connection, (contact,))
+
     def restart(self, member: SimulatedSocket, at: float = 0.0) -> None:
         """Let a member that crashed, left or was refused join again, knowing nothing of before.
 

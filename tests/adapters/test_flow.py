@@ -109,7 +109,7 @@ class Flow(RuleBasedStateMachine):
         while queue.held:
             size, messages = queue.held.popleft()
             queue.output.release(size, self.now)
-            queue.output.lose(messages, "connection")
+            queue.output.lose(messages, size, "connection")
             queue.lost += messages
 
     @rule(index=st.integers(0, OUTPUTS - 1))
@@ -241,12 +241,12 @@ def test_an_output_asks_to_be_looked_at_when_it_closes_and_when_it_loses() -> No
         watched.admit(LIMIT, 1, 0.0)
         assert len(calls) == 1
         assert watched.needs_look == (overflow is not Overflow.DROP)
-        watched.lose(3, "connection")
-        watched.lose(2, "connection")
+        watched.lose(3, 30, "connection")
+        watched.lose(2, 20, "connection")
         assert len(calls) == 2
         assert watched.unreported() == 5
         assert watched.unreported() == 0
-        watched.lose(1, "connection")
+        watched.lose(1, 10, "connection")
         assert len(calls) == 3
         calls.clear()
 

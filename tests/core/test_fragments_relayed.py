@@ -174,7 +174,7 @@ def test_a_core_is_woken_for_what_does_not_come() -> None:
     data = memoryview(joined(dispatch)[: 2 * FRAME])
     got = founder.core.switch(data, LogicalAddress((2,)), 3.0, mutable=False)
     assert got.gathering
-    assert founder.core.next_deadline == 13.0
+    assert founder.core.engine.next_deadline == 13.0
     founder.events.clear()
     world.advance(12.9)
     assert founder.events == []

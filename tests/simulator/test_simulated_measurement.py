@@ -98,9 +98,9 @@ def test_who_is_gone_has_no_value() -> None:
 
 
 def test_losses_are_outlived() -> None:
-    """Of three tries one gets through where every tenth packet is lost."""
+    """Of three tries one gets through where every fiftieth packet is lost."""
     simulator = overlay(6, seed=8)
-    simulator.quality = LinkQuality(loss=0.1)
+    simulator.quality = LinkQuality(loss=0.02)
     first, *others = simulator.members
     for quantity in (Quantity.RTT, Quantity.BANDWIDTH):
         assert None not in measured(simulator, first, quantity, *others)
