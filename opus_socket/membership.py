@@ -139,19 +139,21 @@ class Membership:
 
     async def _drain(self, member: Member) -> None:
         """Wait until the neighbors have taken what is queued for them."""
+        self._train.leave()
+        now = since = self._host.now()
         left = sum(link.output.queued for link in member.links.values())
-        deadline = self._patience(member)
-        while left and self._host.now() < deadline:
+        while left:
+            # What is held back on purpose is no stall.
+            due = max(link.output.due for link in member.links.values())
+            deadline = max(since, due) + self.config.socket.stall_timeout
+            if now >= deadline:
+                return
             with trio.move_on_at(deadline):
                 await self._host.wait_turn()
+            now = self._host.now()
             now_left = sum(link.output.queued for link in member.links.values())
             if now_left < left:
-                left, deadline = now_left, self._patience(member)
-
-    def _patience(self, member: Member) -> float:
-        """Until when neighbors may take nothing: longer where something is held back for them."""
-        due = [link.output.due for link in member.links.values()]
-        return max([self._host.now(), *due]) + self.config.socket.stall_timeout
+                left, since = now_left, now
 
     async def _send(
         self, payload: Payload, mode: Mode, key: LogicalAddress | None, traffic_class: int

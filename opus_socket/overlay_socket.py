@@ -431,9 +431,9 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
         """Hold this member to a bandwidth from now on, before joining, too (emulation).
 
         Messages wait until there is bandwidth for them, and senders are slowed down as by a slow
-        network. Links of a node share its bandwidth alike. Protocol messages are counted, but
-        wait for nothing. Bytes are those of whole frames. What `[emulation]` says holds until
-        this is called.
+        network. Links of a node share its bandwidth alike. Control messages, those of `measure`
+        among them, are counted but wait for nothing. Bytes are those of whole frames. What
+        `[emulation]` says holds until this is called.
 
         Args:
             direction: `in`, `out`, or `total` for both together.

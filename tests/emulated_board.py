@@ -26,9 +26,15 @@ class EmulatedBoard(Board):
     """A board that is one member, held to a bandwidth."""
 
     emulation: Emulation | None = None
+    pace: float = 0.0
+    """Seconds that pass whenever somebody asks for the time."""
     freed: int = 0
     neighbors: dict[int, LogicalAddress] = field(factory=dict)
     """By the index from which they send."""
+
+    def now(self) -> float:
+        self.clock += self.pace
+        return self.clock
 
     def limit(self, *limits: Limit, flow: FlowSettings = BOUNDS) -> Emulation:
         buckets = Buckets.of(Bandwidth(limits))

@@ -45,7 +45,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "emulation.node_in": (0, math.inf),
     "emulation.node_out": (0, math.inf),
     "emulation.node_total": (0, math.inf),
-    "emulation.interval": (0.001, 60),
+    "emulation.interval": (0.01, 60),
 }
 CHOICES = {
     "socket.overflow": ("block", "drop", "evict"),

@@ -9,9 +9,15 @@ from __future__ import annotations
 import pytest
 import trio
 
-from opus_socket import LocalProtocolError, LogicalAddress, OverlayHost, OverlaySocket
+from opus_socket import (
+    LocalProtocolError,
+    LogicalAddress,
+    OverlayHost,
+    OverlaySocket,
+    open_overlay_socket,
+)
 from opus_socket.core.buckets import Direction, Limit
-from support import PATIENCE, TRANSPORTS, TRIANGLE, overlay, until
+from support import PATIENCE, TRANSPORTS, TRIANGLE, at, configure, overlay, until
 
 PAIR = ("0,0", "1000,0")
 PAYLOAD = bytes(1_000)
@@ -139,16 +145,59 @@ async def flood(sock: OverlaySocket) -> None:
 
 
 async def test_who_leaves_first_sends_what_waits_for_bandwidth() -> None:
-    """Also when a message takes longer than `stall_timeout`."""
+    """Also when a message takes longer than `stall_timeout`, and nothing is left of its host."""
     bounds = {"socket.stall_timeout": 0.05}
-    async with overlay(PAIR, TRANSPORTS["tcp"], bounds) as (_, (first, second)):
-        first.set_bandwidth("out", 10_000)
+    async with overlay(("0,0",), TRANSPORTS["tcp"]) as (_, (stays,)):
+        config = configure(TRANSPORTS["tcp"], bounds, at("1000,0"), buddy=stays)
         with trio.fail_after(PATIENCE):
+            async with open_overlay_socket(config) as leaves:
+                await leaves.join()
+                leaves.set_bandwidth("out", 10_000)
+                for _ in range(5):
+                    await leaves.send(stays.address, PAYLOAD)
             for _ in range(5):
-                await first.send(second.address, PAYLOAD)
-            await first.leave()
-            for _ in range(5):
-                assert (await second.receive()).payload == PAYLOAD
+                assert (await stays.receive()).payload == PAYLOAD
+
+
+async def test_nobody_waits_for_the_bandwidth_of_a_member_that_has_left() -> None:
+    async with overlay(PAIR, TRANSPORTS["tcp"]) as (host, (first, second)):
+        second.set_bandwidth("in", 1_000)
+        for _ in range(50):
+            await first.send(second.address, PAYLOAD)
+        await until(host, lambda: queued(second) > 40_000)
+        assert second._member is not None
+        assert second._member.emulation is not None
+        gates = list(second._member.emulation.gates.values())
+        await second.leave()
+        await until(host, lambda: not any(gate.output.queued for gate in gates))
+
+
+@pytest.mark.parametrize("transport", ["hand-over", "tcp", "tcp only"])
+async def test_control_messages_are_paid_for(transport: str) -> None:
+    """A round trip takes from what is left for messages, in both directions."""
+    async with overlay(PAIR, TRANSPORTS[transport]) as (host, (first, second)):
+        for direction in ("in", "out"):
+            first.set_bandwidth(Direction(direction), 1_000)
+        with trio.fail_after(PATIENCE):
+            await first.measure(second.address)
+        now = host._host.now()
+        assert all(bucket.holds(now) < bucket.depth for bucket in first._buckets.each.values())
+
+
+async def test_an_emulation_that_has_ended_ends_no_other() -> None:
+    async with overlay(PAIR) as (host, (first, _)):
+        first.set_bandwidth("out", RATE)
+        member = first._member
+        assert member is not None
+        old = member.emulation
+        assert old is not None
+        first.set_bandwidth("out", None)
+        await until(host, lambda: member.emulation is None)
+        first.set_bandwidth("out", RATE)
+        new = member.emulation
+        old.freed(old)
+        assert new is not None
+        assert member.emulation is new
 
 
 async def test_what_cannot_be_is_refused() -> None:

@@ -87,7 +87,7 @@ class EmulatedLink:
 
     def push(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
         """Queue whole frames, or drop and count them."""
-        if not self.held.size and self.emulation.passes(self.direction, self.link, size):
+        if self.emulation.passes(self.direction, self.link, size):
             self.inner.push(pieces, size, frames)
         elif self.output.admit(size, frames, self.emulation.home.now()):
             self.held.put(memoryview(b"".join(pieces)), frames)
@@ -182,6 +182,7 @@ class Emulation:
     switch: Switch
     freed: Callable[[Emulation], None]
     gates: dict[LogicalAddress | None, Gate] = field(factory=dict, init=False)
+    _forgotten: list[Gate] = field(factory=list, init=False)
     _shaper: Shaper = field(init=False)
     _wakes_at: float = field(default=inf, init=False)
     _listed: bool = field(default=False, init=False)
@@ -220,7 +221,10 @@ class Emulation:
     def forget(self, link: LogicalAddress | None) -> Output | None:
         """It is no neighbor any more: the bounds of what came from it; all that still goes in."""
         gate = self.gates.pop(link, None)
-        return None if gate is None else gate.output
+        if gate is None:
+            return None
+        self._forgotten = [old for old in (*self._forgotten, gate) if old.output.queued]
+        return gate.output
 
     def changed(self) -> None:
         """The limits are others now."""
@@ -229,7 +233,7 @@ class Emulation:
     def close(self) -> None:
         """The member is gone: what came for it leads nowhere."""
         self._closed = True
-        for gate in self.gates.values():
+        for gate in (*self.gates.values(), *self._forgotten):
             gate.discard()
 
     # What links and gates say
@@ -254,8 +258,6 @@ class Emulation:
         _, broken = self.switch(part, sender, closed)
         if broken is not None:
             self.home.refuse(broken)
-        # Whoever takes it at once is not closed for it.
-        self.home.flush()
 
     # Time
 
@@ -282,7 +284,9 @@ class Emulation:
                 assert isinstance(flow, EmulatedLink | Gate), "nothing else is enlisted"
                 flow.output.due = wait_until
             self._wake_at(max(wait_until, now + TICK))
-        elif not self.buckets and not any(gate.output.queued for gate in self.gates.values()):
+        elif not self.buckets and not any(
+            gate.output.queued for gate in (*self.gates.values(), *self._forgotten)
+        ):
             self.freed(self)
 
     def _wake_at(self, when: float) -> None:

@@ -343,7 +343,7 @@ class EmulationConfig(Table):
     interval: float = setting(
         INTERVAL,
         unit="seconds",
-        minimum=0.001,
+        minimum=0.01,
         maximum=60,
         meaning=(
             "bursts are as long as what the rate brings in so much time, or as the longest message"

@@ -285,12 +285,15 @@ def test_a_full_member_blocks_its_gate(here: EmulatedBoard) -> None:
     bring(here, 50)
     for _ in range(10):
         here.pass_time(0.05)
-    first = len(here.frames_in)
-    assert FRAME * first <= PART
+    assert FRAME * len(here.frames_in) <= PART
+    bring(here, 1, first=50)
+    gate = here.gate()
+    assert not gate.output.overdue(here.clock + 1e9)
+    assert not gate.output.stalled
     full.release(1, here.clock)
     for _ in range(10):
         here.pass_time(0.05)
-    assert len(here.frames_in) == 50
+    assert numbers(here) == list(range(51))
 
 
 def test_datagrams_that_find_a_gate_full_are_lost_and_counted(here: EmulatedBoard) -> None:
@@ -353,6 +356,24 @@ def test_a_member_that_nothing_limits_is_free_once_all_has_gone(here: EmulatedBo
         assert here.freed == 1
         assert (len(there.frames_in), len(here.frames_in)) == (100, 100)
     assert not emulation.buckets
+
+
+def test_what_takes_long_gives_way_and_goes_on(here: EmulatedBoard) -> None:
+    """What can go is handed on in parts of a turn, until all of it has gone."""
+    here.limit(Limit(OUT, 1_000))
+    with closing(Board()) as there:
+        link = local(here, there)
+        push(link, 200)
+        here.work()
+        here.pace, turns = 0.001, 0
+        assert here.emulation is not None
+        here.emulation.buckets.limit(OUT, None, 1 << 30, here.clock)
+        here.advance(0.2)
+        here.emulation.changed()
+        while link.held.size:
+            turns += 1
+            assert here.run_feeders()
+        assert 1 < turns < 200
 
 
 @define

@@ -134,6 +134,40 @@ def test_control_passes_a_saturated_member() -> None:
     assert not first.neighbors
 
 
+def test_control_is_paid_for() -> None:
+    """A round trip takes from what is left for messages, in both directions."""
+    simulator, first, second = pair(node_in=1_000, node_out=1_000)
+    settle(simulator, 1.0)
+    first.measure(second.address)
+    assert held(first, Direction.OUT, simulator.now) < 90
+    simulator.run(simulator.now + 2 * DELAY)
+    assert first.answers
+    assert held(first, Direction.IN, simulator.now) < 90
+
+
+def held(member: SimulatedSocket, direction: Direction, now: float) -> float:
+    """Bytes in one of a member's buckets."""
+    assert member._emulation is not None
+    return member._emulation.buckets.each[direction, None].holds(now)
+
+
+def test_any_number_of_messages_can_go_at_one_instant() -> None:
+    """A relay lets in, and on, whatever has waited for its bandwidth, at once."""
+    simulator = Simulator(network=ConstantNetwork(5))
+    first, relay, third = (
+        simulator.add(CONFIG, LogicalAddress(place)) for place in ((0, 0), (1_000, 0), (2_000, 0))
+    )
+    assert simulator.run_until_legitimate() is not None
+    assert first.children(first.address) == (relay.address,)
+    relay.set_bandwidth("in", 1_000)
+    for _ in range(1_500):
+        first.send_to_all(b"")
+    settle(simulator, 1.0)
+    relay.set_bandwidth("in", None)
+    settle(simulator, 1.0)
+    assert len(third.received) == 1_500
+
+
 def test_a_member_that_leaves_first_lets_go_what_it_holds() -> None:
     simulator, first, second = pair(node_out=10_000)
     for _ in range(30):
