@@ -28,7 +28,8 @@ How members find and keep each other:
 How overlay messages travel:
 
 - `engine`: the forwarding engine. It takes `runs` of frames, makes its own (`origin`), asks
-  `routes` and `duplicates`, reports `losses`, and returns a `dispatch`.
+  `routes` and `duplicates`, reports `losses`, and returns a `dispatch`. `delivery`: what becomes of
+  messages that are for this member.
 - `fragments`, `reassembly`: messages that are longer than a frame, cut up and whole again.
 - `serving`: the services of a membership, and the application's handler.
 - `attendant`: how the ways are, and when they break. It joins `inquiries` to `link_watch`, which

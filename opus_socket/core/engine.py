@@ -22,9 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from opus_socket.core.addresses import Contact, LogicalAddress
+from opus_socket.core.delivery import Delivery
 from opus_socket.core.dispatch import (
     Batch,
     Dispatch,
@@ -36,16 +37,15 @@ from opus_socket.core.dispatch import (
 )
 from opus_socket.core.duplicates import DuplicateWindows
 from opus_socket.core.events import MessageLost
-from opus_socket.core.extensions import Code, Control
-from opus_socket.core.fragments import bodies_of, first_of, scan_fragments
-from opus_socket.core.losses import LossReporter, lost_message
-from opus_socket.core.message import HEADER_SIZE, VERSION, OverlayMessage, version_and_size
+from opus_socket.core.extensions import Control
+from opus_socket.core.fragments import scan_fragments
+from opus_socket.core.losses import LossReporter
+from opus_socket.core.message import HEADER_SIZE, VERSION, version_and_size
 from opus_socket.core.node import Mode, Node
 from opus_socket.core.origin import FOR_ALL, Order, Origin
-from opus_socket.core.reassembly import Reassembly
 from opus_socket.core.routes import RouteCache
-from opus_socket.core.runs import SERVICE_SIZE, Run, parse_run, run_of, scan_run
-from opus_socket.errors import ConfigurationError, RemoteProtocolError
+from opus_socket.core.runs import Run, parse_run, run_of, scan_run
+from opus_socket.errors import RemoteProtocolError
 
 __all__ = [
     "Dispatch",
@@ -82,13 +82,8 @@ class ForwardingEngine:
     _origin: Origin = field(init=False)
     _routes: RouteCache = field(init=False)
     _losses: LossReporter = field(init=False)
-    _reassembly: Reassembly = field(init=False)
-    _left: bool = field(default=False, init=False)
+    _delivery: Delivery = field(init=False)
     _tally: Tally = field(factory=Tally, init=False)
-    _services: dict[int, bool] = field(factory=dict, init=False)
-    # Whether anybody sees relayed messages: of the application (by False), of services (by True).
-    _intercepted: dict[bool, bool] = field(factory=lambda: {False: False, True: False}, init=False)
-    _watching: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         settings = self.settings
@@ -98,7 +93,7 @@ class ForwardingEngine:
         self._losses = LossReporter(
             self._origin, self._routes, self._tally, settings.reports_per_second
         )
-        self._reassembly = Reassembly(settings.max_message)
+        self._delivery = Delivery(self._origin, self._tally, self._losses, settings.max_message)
 
     @property
     def longest_payload(self) -> int:
@@ -117,13 +112,7 @@ class ForwardingEngine:
         Raises:
             ConfigurationError: a service with this id is registered already.
         """
-        if service in self._services:
-            raise ConfigurationError(
-                f"service id {service:#010x} is taken: a service runs once on a socket, and two "
-                "services need names with different ids"
-            )
-        self._services[service] = intercepts
-        self._intercepted[True] |= intercepts
+        self._delivery.register(service, intercepts)
 
     def watch(self, *, delivered: bool, relayed: bool) -> None:
         """Hand messages of the application to a handler from now on, or no more.
@@ -133,7 +122,7 @@ class ForwardingEngine:
             relayed: those that are on their way to others, instead of sending them on. Fragments
                 pass all the same, as with services.
         """
-        self._watching, self._intercepted[False] = delivered, relayed
+        self._delivery.watching, self._delivery.intercepted[False] = delivered, relayed
 
     def originate(
         self,
@@ -237,18 +226,15 @@ class ForwardingEngine:
     @property
     def next_deadline(self) -> float:
         """When `wake` is due, in seconds; inf for never."""
-        return self._reassembly.next_deadline
+        return self._delivery.next_deadline
 
     def wake(self, now: float) -> Sequence[MessageLost]:
         """The deadline has come: the messages of which the rest will not come."""
-        losses = self._reassembly.wake(now)
-        self._tally.dropped.update([loss.reason for loss in losses])
-        return self._losses.tell(losses)
+        return self._delivery.wake(now)
 
     def leave(self) -> None:
         """Gather no fragments any more: nobody waits for their message."""
-        self._left = True
-        self._reassembly.clear()
+        self._delivery.leave()
 
     def statistics(self) -> EngineStatistics:
         """What this engine has done so far."""
@@ -257,7 +243,7 @@ class ForwardingEngine:
             route_misses=self._routes.misses,
             routes=len(self._routes),
             lanes=len(self.windows),
-            gathered_bytes=self._reassembly.cost,
+            gathered_bytes=self._delivery.gathered_bytes,
         )
 
     def _refresh(self) -> None:
@@ -301,7 +287,7 @@ class ForwardingEngine:
             run = scan_run(batch.buffer, offset, shape, maximum)
             run = run or scan_fragments(batch.buffer, offset, shape, maximum)
             assert run is not None, "own frames have the usual shape"
-            self._deliver(batch, run, held=False)
+            self._delivery.deliver(batch, run, held=False)
             offset = run.stop
 
     def _take_run(self, batch: Batch, offset: int) -> int:
@@ -366,111 +352,30 @@ class ForwardingEngine:
 
     def _pass(self, batch: Batch, run: Run) -> None:
         """Deliver and send on a run that has not been here before."""
-        intercepted = self._intercepted[run.is_service] and run.fragment is None
+        delivery = self._delivery
+        intercepted = delivery.intercepted[run.is_service] and run.fragment is None
         if intercepted and len(run.starts) > 1:
             for index in range(len(run.starts)):
                 self._pass(batch, run.part(index, 1))
             return
         mode = run.mode
         if mode == _UNICAST and run.destination == self._origin.wire:
-            self._deliver(batch, run, held=False)
+            delivery.deliver(batch, run, held=False)
             return
         route = self._routes.find(mode, _key(run), batch.arrived_from)
         contacts = route.contacts
         addressed = route.accepted or mode in _FOR_ALL
-        held = intercepted and bool(contacts) and self._is_intercepted(batch, run)
+        held = intercepted and bool(contacts) and delivery.is_intercepted(batch, run)
         # Delivered first, because sending on may overwrite the hop limit.
         if addressed:
-            self._deliver(batch, run, held=held)
-        if held and not (addressed and (run.is_service or self._watching)):
-            self._hand_over(batch, run, addressed=False, held=True)
+            delivery.deliver(batch, run, held=held)
+        if held and not (addressed and (run.is_service or delivery.watching)):
+            delivery.hand_over(batch, run, addressed=False, held=True)
         if contacts:
             if not held:
                 self._send_on(batch, run, contacts)
         elif not addressed:
             self._losses.lose(batch, run, Control.UNROUTABLE)
-
-    def _deliver(self, batch: Batch, run: Run, *, held: bool) -> None:
-        if run.fragment is not None:
-            self._gather(batch, run, run.fragment[0])
-        elif run.message is not None:
-            self._deliver_parsed(batch, run, run.message, held)
-        elif run.is_service or self._watching:
-            self._hand_over(batch, run, addressed=True, held=held)
-        else:
-            batch.dispatch.delivered_size += run.stop - run.starts[0]
-            batch.dispatch.delivered += run.messages(batch.buffer, self._origin.shape.size)
-
-    def _deliver_parsed(self, batch: Batch, run: Run, message: OverlayMessage, held: bool) -> None:
-        dispatch = batch.dispatch
-        if any(each.unknown_mandatory for each in message.extensions):
-            dispatch.drop("unknown_extension", 1)
-        elif run.is_service:
-            self._hand_over(batch, run, addressed=True, held=held)
-        elif message.extension(Code.CONTROL) is not None:
-            try:
-                dispatch.events.append(lost_message(message, self.incarnation))
-                self._tally.reports_received += 1
-            except RemoteProtocolError as error:
-                dispatch.drop(error.kind, 1)
-        elif message.extension(Code.RAW) is None:
-            dispatch.drop("no_payload", 1)
-        elif self._watching:
-            self._hand_over(batch, run, addressed=True, held=held)
-        else:
-            dispatch.delivered_size += message.size
-            dispatch.delivered.append(message)
-
-    def _gather(self, batch: Batch, run: Run, index: int) -> None:
-        """Keep fragments, the first with this index, until their message is whole; deliver that."""
-        dispatch, message = batch.dispatch, run.message
-        if self._left:
-            dispatch.drop("not_joined", len(run.starts))
-            return
-        if message is not None and any(each.unknown_mandatory for each in message.extensions):
-            dispatch.drop("unknown_extension", 1)
-            return
-        bodies = bodies_of(run, batch.buffer, self._origin.shape)
-        opening = None if index else first_of(run, batch.buffer)
-        gathered = self._reassembly.take(run, bodies, opening, batch.now)
-        dispatch.gathering = True
-        dispatch.duplicates += gathered.duplicates
-        if gathered.refused:
-            dispatch.drop("bad_fragment", gathered.refused)
-        if gathered.losses:
-            for loss in gathered.losses:
-                dispatch.drop(loss.reason, 1)
-            dispatch.events += self._losses.tell(gathered.losses)
-        if gathered.message is not None:
-            whole = evolve(run, message=gathered.message, fragment=None)
-            self._deliver_parsed(batch, whole, gathered.message, held=False)
-
-    def _is_intercepted(self, batch: Batch, run: Run) -> bool:
-        """Whether somebody here is to see this run of one message before it is sent on."""
-        message = run.message
-        if message is not None and any(each.unknown_mandatory for each in message.extensions):
-            return False
-        if run.is_service:
-            [message] = self._messages(batch, run)
-            return self._services.get(message.service or 0, False)
-        return message is None or message.extension(Code.RAW) is not None
-
-    def _messages(self, batch: Batch, run: Run) -> list[OverlayMessage]:
-        if run.message is not None:
-            return [run.message]
-        before_payload = self._origin.shape.size + (SERVICE_SIZE if run.is_service else 0)
-        return run.messages(batch.buffer, before_payload)
-
-    def _hand_over(self, batch: Batch, run: Run, *, addressed: bool, held: bool) -> None:
-        """Hand messages to the services that they are for, the application's to its handler."""
-        for message in self._messages(batch, run):
-            service = message.service if run.is_service else None
-            if run.is_service and service not in self._services:
-                batch.dispatch.drop("unknown_service", 1)
-                continue
-            batch.dispatch.for_services.append(
-                ForService(service, message, batch.arrived_from, addressed, held)
-            )
 
     def _send_on(self, batch: Batch, run: Run, contacts: tuple[Contact, ...]) -> None:
         left = run.hop_limit - 1

@@ -234,7 +234,7 @@ def test_what_is_remembered_of_lost_messages_is_bounded() -> None:
     for number in range(2 * MAX_FINISHED):
         relay(here, fragment(0, 2, b"x", incarnation=5000 + number))
         here.wake(here.next_deadline)
-    assert len(here._reassembly._finished) == MAX_FINISHED
+    assert len(here._delivery._reassembly._finished) == MAX_FINISHED
 
 
 @given(
@@ -265,4 +265,4 @@ def test_whatever_comes_nothing_is_raised_and_everything_is_told(
     ended += [event.id for event in here.wake(10.0)]
     assert len(set(ended)) == len(ended)
     assert here.statistics().gathered_bytes == 0
-    assert here._reassembly._sources == {}
+    assert here._delivery._reassembly._sources == {}
