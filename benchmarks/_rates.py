@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 import trio
 from _common import MeasurementError, Side
@@ -45,7 +45,7 @@ class Metered:
 
 async def compare(
     ours: Mapping[str, Side],
-    peers: Mapping[str, Side],
+    peers: MutableMapping[str, Side],
     payload: bytes,
     runs: int,
     seconds: float,
@@ -55,7 +55,8 @@ async def compare(
 
     Args:
         ours: what must not fail.
-        peers: what may.
+        peers: what may; one that fails is taken out, for what it still has under way would be
+            counted next time.
         payload: of each message.
         runs: how many.
         seconds: how long a run of each is to take, about.
@@ -76,7 +77,7 @@ async def compare(
                 if name in ours:
                     raise
                 skip(f"{name} at {len(payload)} bytes", str(error))
-                del sides[name], rates[name]
+                del sides[name], rates[name], peers[name]
     return rates
 
 

@@ -2,7 +2,8 @@
 
 Its one rule: nothing is lost. PUSH waits while the receiver's queue is full, and so does XPUB with
 `XPUB_NODROP`; queues have ZeroMQ's usual length. Every message is one `recv()`, over TCP. A chain
-has a proxy of ZeroMQ's own in a thread for each relay, or, where each receives, a loop of ours.
+has a proxy of ZeroMQ's own in a thread for each relay, or, where each receives, a loop of ours. A
+pair has one I/O thread in each process, more sockets have two: as many as are of use on two cores.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from attrs import define, evolve, frozen
 
 _LOOK_EVERY = 1  # millisecond
 _MOST_SOCKETS = 8192
+_THREADS = 2
 _LOOPBACK = "tcp://127.0.0.1"
 
 
@@ -219,7 +221,7 @@ class Relay:
 @contextmanager
 def open_group(receivers: int) -> Iterator[Group]:
     """A PUSH with its PULL, or an XPUB with its SUBs, all of which have subscribed."""
-    with _context() as context:
+    with _context(receivers) as context:
         sender = _bound_sender(context, receivers)
         kind = zmq.PULL if receivers == 1 else zmq.SUB
         below = _connect_many(context, kind, sender.endpoint, receivers)
@@ -233,7 +235,7 @@ def open_group(receivers: int) -> Iterator[Group]:
 @contextmanager
 def open_chain(nodes: int, everywhere: bool) -> Iterator[Chain]:
     """A PUSH, relays of PULL and PUSH in a thread each, and a PULL."""
-    with _context() as context:
+    with _context(nodes) as context:
         first = upper = _bound(context, zmq.PUSH)
         relays: list[Relay] = []
         for _ in range(nodes - 2):
@@ -260,14 +262,14 @@ def open_chain(nodes: int, everywhere: bool) -> Iterator[Chain]:
 @contextmanager
 def open_sender(receivers: int) -> Iterator[Socket]:
     """A PUSH to one receiver, or an XPUB to many."""
-    with _context() as context:
+    with _context(receivers) as context:
         yield _bound_sender(context, receivers)
 
 
 @contextmanager
 def open_receiver(endpoint: str, receivers: int) -> Iterator[Receivers]:
     """A PULL, or SUBs, all of which have subscribed."""
-    with _context() as context:
+    with _context(receivers) as context:
         kind = zmq.PULL if receivers == 1 else zmq.SUB
         yield Receivers.of(_connect_many(context, kind, endpoint, receivers))
 
@@ -290,8 +292,8 @@ def _open(kind: int, endpoint: str = "") -> Iterator[Socket]:
 
 
 @contextmanager
-def _context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+def _context(receivers: int = 1) -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1 if receivers == 1 else _THREADS)
     context.set(zmq.MAX_SOCKETS, _MOST_SOCKETS)
     try:
         yield context

@@ -24,7 +24,7 @@ import functools
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from _common import Measurement, Printer, run
+from _common import Measurement, Printer, Side, run
 from _layout import Layout, Way, line
 from _overlay import open_server
 from _peers import Shape, open_peers
@@ -60,11 +60,25 @@ def main() -> None:
         parser.error(f"--nodes {min(given.nodes)}: a chain has 2 or more")
     configure_logging(LoggingConfig(level="warning"))
     printer = Printer(given.json)
-    for name in given.workload:
-        for nodes in given.nodes:
-            several = (given.size, given.runs, given.seconds)
-            run(functools.partial(measure, printer, name, nodes, *several, peers=given.peers))
+    chosen = [(name, nodes) for name in given.workload for nodes in given.nodes]
+    several = (given.size, given.runs, given.seconds)
+    run(functools.partial(measure_all, printer, chosen, *several, peers=given.peers))
     printer.finish()
+
+
+async def measure_all(
+    printer: Printer,
+    chosen: Sequence[tuple[str, int]],
+    sizes: Sequence[int],
+    runs: int,
+    seconds: float,
+    *,
+    peers: bool,
+) -> None:
+    """Measure some workloads, each with its number of nodes, with or without the peers."""
+    async with open_server() as server:
+        for name, nodes in chosen:
+            await measure(printer, server, name, nodes, sizes, runs, seconds, peers=peers)
 
 
 def layout_of(name: str, nodes: int) -> Layout:
@@ -80,6 +94,7 @@ def layout_of(name: str, nodes: int) -> Layout:
 
 async def measure(
     printer: Printer,
+    server: str,
     name: str,
     nodes: int,
     sizes: Sequence[int],
@@ -90,24 +105,22 @@ async def measure(
 ) -> None:
     """Measure one workload with one number of nodes, with or without the peers."""
     layout, links = layout_of(name, nodes), nodes - 1
-    async with open_server() as server, AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
         overlay, bare = await stack.enter_async_context(open_sides(layout, server))
-        ours = {name: Metered(overlay), BARE: Metered(bare)}
-        notes, theirs = {BARE: ""}, {}
+        meters = {name: Metered(overlay), BARE: Metered(bare)}
+        ours, theirs, notes = dict(meters), dict[str, Side](), {BARE: ""}
         if peers and not (layout.split or layout.handover):
             shape = Shape.CHAIN if layout.way is Way.LAST else Shape.CHAIN_EVERYWHERE
             opened = open_peers(shape, links, printer.skip)
             for peer in await stack.enter_async_context(opened):
-                theirs[peer.name], notes[peer.name] = Metered(peer.side), peer.note
+                theirs[peer.name] = meters[peer.name] = Metered(peer.side)
+                notes[peer.name] = peer.note
         for size in sizes:
             found = await compare(ours, theirs, bytes(size), runs, seconds, printer.skip)
             volumes = {
                 side: [rate * size * links / 1e9 for rate in each] for side, each in found.items()
             }
-            sides = {side: meter for side, meter in (ours | theirs).items() if side in found}
-            cpu = {
-                side: [each / links for each in meter.cpu[-runs:]] for side, meter in sides.items()
-            }
+            cpu = {side: [each / links for each in meters[side].cpu[-runs:]] for side in found}
             for what, unit, values in (("", "GB/s", volumes), ("_cpu", "us a link", cpu)):
                 if what and layout.split:
                     continue

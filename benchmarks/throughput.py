@@ -88,22 +88,45 @@ def main() -> None:
     given = parser.parse_args()
     configure_logging(LoggingConfig(level="warning"))
     printer = Printer(given.json)
-    for name in given.workload:
-        run(
-            functools.partial(
-                measure, printer, name, given.size, given.runs, given.seconds, peers=given.peers
-            )
-        )
+    several = (given.size, given.runs, given.seconds)
+    run(functools.partial(measure_all, printer, given.workload, *several, peers=given.peers))
     printer.finish()
 
 
+async def measure_all(
+    printer: Printer,
+    workloads: Sequence[str],
+    sizes: Sequence[int],
+    runs: int,
+    seconds: float,
+    *,
+    peers: bool,
+) -> None:
+    """Measure each workload with each size, with or without the peers."""
+    refused = {size: await refusal(size) for size in sizes}
+    for size, reason in refused.items():
+        if reason:
+            printer.skip(f"overlay sockets at {size} bytes", reason)
+    taken = [size for size in sizes if not refused[size]]
+    async with open_server() as server:
+        for name in workloads:
+            await measure(printer, server, name, taken, runs, seconds, peers=peers)
+
+
 async def measure(
-    printer: Printer, name: str, sizes: Sequence[int], runs: int, seconds: float, *, peers: bool
+    printer: Printer,
+    server: str,
+    name: str,
+    sizes: Sequence[int],
+    runs: int,
+    seconds: float,
+    *,
+    peers: bool,
 ) -> None:
     """Measure a workload with each size, with or without the peers."""
     workload = WORKLOADS[name]
     async with AsyncExitStack() as stack:
-        ours = await stack.enter_async_context(open_ours(workload, name))
+        ours = await stack.enter_async_context(open_ours(workload, name, server))
         others: list[Opened] = []
         if peers and workload.shape is not None:
             receivers = len(workload.layout.points) - 1
@@ -113,9 +136,6 @@ async def measure(
         sides = {other.name: other.side for other in others}
         notes = {other.name: other.note for other in others}
         for size in sizes:
-            if reason := await refusal(size):
-                printer.skip(f"overlay sockets at {size} bytes", reason)
-                continue
             found = await compare(ours, sides, bytes(size), runs, seconds, printer.skip)
             rates = {side: [rate / 1000 for rate in each] for side, each in found.items()}
             for beside in [side for side in rates if side != name]:
@@ -134,9 +154,11 @@ async def measure(
 
 
 @asynccontextmanager
-async def open_ours(workload: Workload, name: str) -> AsyncIterator[Mapping[str, Side]]:
+async def open_ours(
+    workload: Workload, name: str, server: str
+) -> AsyncIterator[Mapping[str, Side]]:
     """The workload's overlay, and what stands beside it."""
-    async with open_server() as server, AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
         if workload.beside == BARE:
             overlay, beside = await stack.enter_async_context(open_sides(workload.layout, server))
         else:
