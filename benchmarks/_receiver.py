@@ -28,6 +28,7 @@ from opus_socket.config import LoggingConfig
 from opus_socket.core.addresses import LogicalAddress
 from opus_socket.logs import configure_logging
 
+MOST_TASKS = 16
 Take = Callable[[int, int], Awaitable[None]]
 
 
@@ -99,19 +100,28 @@ async def receive_peer(
 
 
 async def serve(reader: JsonReader, writer: JsonWriter, take: Take, ready: object = True) -> None:
-    """Receive for run after run."""
+    """Receive for run after run; the end of standard input ends one that goes on, too."""
     await writer.write(ready)
-    async for task in reader:
-        match task:
-            case [int(count), int(size)]:
-                await take(count, size)
-                await writer.write(time.monotonic())
-            case {"idle": float(seconds)}:
-                before = time.process_time()
-                await trio.sleep(seconds)
-                await writer.write(time.process_time() - before)
-            case other:
-                raise SystemExit(f"not understood: {other}")
+    send, tasks = trio.open_memory_channel[object](MOST_TASKS)
+    async with trio.open_nursery() as nursery:
+
+        async def listen() -> None:
+            async for task in reader:
+                await send.send(task)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(listen)
+        async for task in tasks:
+            match task:
+                case [int(count), int(size)]:
+                    await take(count, size)
+                    await writer.write(time.monotonic())
+                case {"idle": float(seconds)}:
+                    before = time.process_time()
+                    await trio.sleep(seconds)
+                    await writer.write(time.process_time() - before)
+                case other:
+                    raise SystemExit(f"not understood: {other}")
 
 
 if __name__ == "__main__":

@@ -60,30 +60,22 @@ def test_joining_is_measured(launch: Launch, option: tuple[str, ...], name: str)
     assert by_name[f"{name}_messages"] > 3  # type: ignore[operator]
 
 
-def test_throughput_is_measured_for_each_workload(launch: Launch) -> None:
-    options = ("--size", "1024", "--runs", "1", "--seconds", "0.01")
+@pytest.mark.parametrize(
+    "workloads",
+    [
+        {"point_to_point": 2, "two_processes": 2, "fan_out": 9},
+        {"chain": 32, "single": 2, "handover": 2},
+    ],
+)
+def test_throughput_is_measured_for_each_workload(
+    launch: Launch, workloads: dict[str, int]
+) -> None:
+    options = ("--size", "1024", "--runs", "1", "--seconds", "0.01", "--workload", *workloads)
     found = measure(launch, "throughput.py", *options)
-    workloads = {"point_to_point": 2, "two_processes": 2, "fan_out": 9, "chain": 32}
-    workloads |= {"single": 2, "handover": 2}
     assert [(each["workload"], each["members"], each["size"]) for each in found] == [
         (name, members, 1024) for name, members in workloads.items()
     ]
     assert all(each["unit"] == "k messages/s" for each in found)
-
-
-def test_coding_is_measured(launch: Launch) -> None:
-    found = measure(launch, "coding.py", "--runs", "1", "--size", "1024")
-    assert [(each["workload"], each["members"]) for each in found] == [
-        (name, blocks) for blocks in (2, 8, 32) for name in ("encode", "decode")
-    ]
-
-
-def test_the_butterfly_is_measured_with_coding_and_without(launch: Launch) -> None:
-    found = measure(launch, "butterfly.py", "--runs", "1", "--seconds", "0.5")
-    assert [each["workload"] for each in found] == [
-        f"butterfly_{coded}{name}" for coded in ("", "coded_") for name in "DEFG"
-    ]
-    assert [each["beside_median"] for each in found] == [400, 200, 300, 300, 400, 200, 400, 400]
 
 
 def test_fan_out_is_measured_over_connections_and_by_reference(launch: Launch) -> None:
@@ -99,14 +91,17 @@ def test_fan_out_is_measured_over_connections_and_by_reference(launch: Launch) -
     assert each == pytest.approx(deliveries * 1024 * 8 / 12 / 1000, rel=0.01)  # type: ignore[operator]
 
 
-def test_a_chain_is_measured_in_one_process_and_in_two(launch: Launch) -> None:
-    options = ("--nodes", "3", "--runs", "1", "--seconds", "0.01")
+@pytest.mark.parametrize(("way", "with_cpu"), [("", True), ("_apart", False), ("_handover", True)])
+def test_a_chain_is_measured_in_one_process_and_in_two(
+    launch: Launch, way: str, with_cpu: bool
+) -> None:
+    workloads = [f"unicast{way}", f"multicast{way}"]
+    options = ("--nodes", "3", "--runs", "1", "--seconds", "0.01", "--workload", *workloads)
     found = measure(launch, "chain.py", *options)
-    one = ["unicast", "unicast_cpu", "multicast", "multicast_cpu"]
-    by_reference = ["unicast_handover", "unicast_handover_cpu"]
-    by_reference += ["multicast_handover", "multicast_handover_cpu"]
-    names = [*one, "unicast_apart", "multicast_apart", *by_reference]
-    assert [each["workload"] for each in found] == names
+    what = ["", "_cpu"] if with_cpu else [""]
+    assert [each["workload"] for each in found] == [
+        workload + part for workload in workloads for part in what
+    ]
     assert {each["size"] for each in found} == {5120}
 
 
