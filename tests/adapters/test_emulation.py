@@ -278,7 +278,7 @@ def test_gates_of_a_member_share_its_bandwidth(here: EmulatedBoard) -> None:
 
 def test_a_full_member_blocks_its_gate(here: EmulatedBoard) -> None:
     """What was let in and finds the next output full waits for it, and so does what follows."""
-    here.limit(Limit(IN, RATE))
+    here.limit(Limit(IN, RATE), flow=FlowSettings(20_000))
     full = here.output(1)
     full.admit(1, 1, 0.0)
     here.blockers.append(full)
@@ -288,6 +288,7 @@ def test_a_full_member_blocks_its_gate(here: EmulatedBoard) -> None:
     assert FRAME * len(here.frames_in) <= PART
     bring(here, 1, first=50)
     gate = here.gate()
+    assert gate.output.closed
     assert not gate.output.overdue(here.clock + 1e9)
     assert not gate.output.stalled
     full.release(1, here.clock)
