@@ -31,7 +31,7 @@ import trio
 from attrs import define, field
 
 from opus_socket.adapters.base import Feeder, Writer
-from opus_socket.adapters.poller import Bell, Poller, Ready
+from opus_socket.adapters.poller import Bell, Poller, Ready, open_poller
 
 TURN_BUDGET = 0.002
 LATEST_WAKE = 0.5
@@ -44,7 +44,7 @@ comes back at once."""
 class Loop:
     """Timers, sockets, and what is to be fed or written at the next turn."""
 
-    poller: Poller = field(factory=Poller)
+    poller: Poller = field(factory=open_poller)
     now: Callable[[], float] = field(init=False)
     """Seconds, monotonic."""
     turns: int = field(default=0, init=False)

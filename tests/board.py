@@ -17,7 +17,7 @@ from attrs import define, field
 from opus_socket.adapters.address_cache import AddressCache
 from opus_socket.adapters.base import LONGEST_FRAME, READ_SIZE, Feeder, Route, Writer
 from opus_socket.adapters.flow import FlowSettings, Output
-from opus_socket.adapters.poller import Poller
+from opus_socket.adapters.poller import Poller, open_poller
 from opus_socket.adapters.pool import PoolSettings, TcpPort, listen
 from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress, Use
 from opus_socket.core.effects import Kind
@@ -51,7 +51,7 @@ class Board:
 
     clock: float = 0.0
     digests: dict[int, bytes] = field(factory=lambda: {TAG: DIGEST})
-    poller: Poller = field(factory=Poller)
+    poller: Poller = field(factory=open_poller)
     buffer: bytearray = field(factory=lambda: bytearray(READ_SIZE + LONGEST_FRAME))
     address_cache: AddressCache = field(factory=AddressCache)
     messages: list[tuple[Route, Kind, bytes, Contact]] = field(factory=list)
