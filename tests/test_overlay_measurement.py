@@ -11,10 +11,12 @@ from opus_socket import (
     LocalProtocolError,
     LogicalAddress,
     Measurement,
+    Mode,
     NotJoinedError,
     Quantity,
     open_overlay_socket,
 )
+from opus_socket.core.link_watch import LinkStatistics
 from support import LINE, TRANSPORTS, configure, overlay, until
 
 FOUR = (*LINE, "3000,0")
@@ -114,3 +116,40 @@ async def test_what_cannot_be_measured_is_refused() -> None:
         with pytest.raises(LocalProtocolError, match="bandwidth"):
             await sock.measure(NOBODY, "loss")  # type: ignore[arg-type]
         assert sock._askers == {}
+
+
+@pytest.mark.parametrize("transport", ["hand-over", "tcp", "udp"])
+async def test_statistics_show_links_and_flows(transport: str) -> None:
+    """What one member sends through another is seen at each, per link and per flow."""
+    async with overlay(LINE, TRANSPORTS[transport]) as (host, (left, middle, right)):
+        flow = []
+        link: LinkStatistics | None = None
+
+        def is_seen() -> bool:
+            nonlocal flow, link
+            core, relay = right.statistics().core, middle.statistics().core
+            assert core is not None
+            assert relay is not None
+            flow = [s for s in core.sessions if s.source == left.address and s.messages >= 100]
+            links = {each.neighbor: each for each in relay.links}
+            link = links.get(right.address)
+            there = link is not None and link.rtt is not None and link.sent_per_second > 0
+            return bool(flow) and flow[0].messages_per_second > 0 and there
+
+        async def send() -> None:
+            while True:
+                await left.send_to_all(bytes(200))
+                await host._host.wait_turn()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            await until(host, is_seen)
+            nursery.cancel_scope.cancel()
+        assert link is not None
+        assert link.sent_size > 200 * 100
+        assert link.rtt is not None
+        assert 0 < link.rtt < 1
+        [session] = flow
+        assert session.upstream == middle.address
+        assert (session.mode, session.traffic_class) == (Mode.MULTICAST, 0)
+        assert session.bytes_per_second > 200 * session.messages_per_second

@@ -9,8 +9,10 @@ from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core_world import World
 from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.effects import Measure, Quantity
+from opus_socket.core.events import ContactFailed, SourceBroken
 from opus_socket.core.link_watch import (
     RTT_PERIOD,
     SILENT_LOOKS,
@@ -245,3 +247,47 @@ def test_who_leaves_looks_no_more() -> None:
     watching.watch.end()
     watching.watch.begin(1.0)
     assert watching.watch.due == INF
+
+
+# In a core
+
+
+def test_a_neighbor_that_falls_silent_is_reported_to_everybody_whom_it_concerns() -> None:
+    """To the node, as a failed link; to the application, as a contact that failed and as a source
+    that broke off. Whoever is only idle is not.
+    """
+    world = World()
+    source, receiver = world.join(1), world.join(2, 1)
+    for second in range(3):
+        world.advance(float(second))
+        world.send(1, b"x")
+    world.advance(30.0)
+    assert receiver.node.failed == []
+    world.send(1, b"y")
+    del world.members[1]
+    receiver.events.clear()
+    world.advance(60.0)
+    assert receiver.node.failed == [source.node.address]
+    failed, broken = receiver.events
+    assert isinstance(failed, ContactFailed)
+    assert failed.endpoint == source.core.contact.endpoints[0]
+    assert broken == SourceBroken(source.node.address, source.node.address)
+    assert receiver.core.next_deadline == INF
+
+
+def test_a_node_is_told_what_its_links_carry() -> None:
+    world = World()
+    source, receiver = world.join(1), world.join(2, 1)
+    for tenth in range(40):
+        world.advance(tenth / 10)
+        world.send(1, bytes(100))
+    world.advance(3.95)
+    [link] = source.core.statistics().links
+    frame = link.sent_size / link.sent
+    for member_, quantity in ((source, Quantity.SENT), (receiver, Quantity.RECEIVED)):
+        told = [m.value for _, m in member_.node.measurements if m.quantity is quantity]
+        assert len(told) == 3
+        assert told[1:] == [pytest.approx(10 * frame)] * 2
+    [session] = receiver.core.statistics().sessions
+    assert (session.source, session.upstream) == (source.node.address, source.node.address)
+    assert (session.messages, session.missing) == (40, 0)

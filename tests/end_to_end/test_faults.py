@@ -80,3 +80,19 @@ def test_a_member_that_was_stopped_comes_back(member: Start) -> None:
     west.type("with the middle")
     for other in (middle, east, north):
         other.prints(f"^{WEST}\twith the middle$")
+
+
+def test_those_beyond_a_killed_relay_learn_that_a_flow_broke_and_that_it_is_mended(
+    member: Start,
+) -> None:
+    """A source sends line after line while the member between is killed with SIGKILL."""
+    west, middle, east = (member(place) for place in (WEST, MIDDLE, EAST))
+    west.type(*(f"before {number}" for number in range(200)))
+    east.prints(f"^{WEST}\tbefore 199$")
+    west.type(*(f"during {number}" for number in range(200)))
+    middle.signal(signal.SIGKILL)
+    east.logs(f"{WEST} does not get through any more: it came by {MIDDLE}, which is lost")
+    east.logs(f"{WEST} is a neighbor")
+    west.type("after")
+    east.prints(f"^{WEST}\tafter$")
+    east.logs(f"{WEST} gets through again")
