@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from operator import index
 
 from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint, LogicalAddress
+from opus_socket.core.dispatch import MAX_WEIGHT
 from opus_socket.core.inquiries import Target
 from opus_socket.core.message import MASK
 from opus_socket.core.node import ProtocolSpec
@@ -79,6 +80,18 @@ def check_traffic_class(traffic_class: int) -> int:
         raise LocalProtocolError(
             f"traffic_class {traffic_class!r}: 0 to {MASK['traffic_class']} are allowed"
         )
+    return number
+
+
+def check_weight(weight: int) -> int:
+    """The weight of a traffic class.
+
+    Raises:
+        LocalProtocolError: it is no whole number from 1 to 100.
+    """
+    number = _whole(weight)
+    if number is None or not 1 <= number <= MAX_WEIGHT:
+        raise LocalProtocolError(f"weight {weight!r}: 1 to {MAX_WEIGHT} are allowed")
     return number
 
 

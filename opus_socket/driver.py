@@ -162,7 +162,7 @@ class Host(Loop):
         overlay.pop(member.index, None)
         if not overlay:
             self._by_tag.pop(member.tag, None)
-        for contact in list(member.links):
+        for contact, _ in list(member.links):
             self.links.drop(member, contact)
         if member.emulation is not None:
             member.emulation.close()
@@ -215,7 +215,8 @@ class Host(Loop):
                 feeds them cannot wait: then a closed output takes nothing.
         """
         for sent in dispatch.outputs:
-            link = member.links.get(sent.contact) or self.links.make(member, sent.contact)
+            key = (sent.contact, sent.traffic_class)
+            link = member.links.get(key) or self.links.make(member, *key)
             if blockers is None and link.output.closed:
                 link.output.lose(sent.frames, sent.size, "overflow")
                 continue

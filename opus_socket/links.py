@@ -1,6 +1,7 @@
 """The ways of members to their neighbors: made when first needed, looked after, dropped.
 
-Its one rule: every bounded output of a member - a link to a neighbor, its receive buffer - is
+Its one rule: a neighbor has a link for each traffic class, so that none holds up another; and every
+bounded output of a member - such a link, its receive buffer - is
 looked at from time to time while the time that passes matters to it, and what it has lost is told
 to the application once.
 """
@@ -13,10 +14,10 @@ from typing import Protocol
 
 from attrs import define, field
 
-from opus_socket.adapters.base import Carrier, Route, Switchboard
+from opus_socket.adapters.base import Carrier, Lane, Route, Switchboard
 from opus_socket.adapters.emulation import EmulatedLink, Emulation
 from opus_socket.adapters.flow import Output
-from opus_socket.adapters.local import LocalLink
+from opus_socket.adapters.local import LocalLink, LocalWay
 from opus_socket.adapters.pool import TcpLink
 from opus_socket.adapters.udp import UdpLink
 from opus_socket.core.addresses import Contact
@@ -59,22 +60,23 @@ class Links:
     home: Home
     _looking: bool = field(default=False, init=False)
 
-    def make(self, member: Member, contact: Contact) -> Link:
-        """The link of a member to a contact: by hand-over, by TCP or by UDP."""
-        output = Output(contact.address, member.flow, self.look_soon)
+    def make(self, member: Member, contact: Contact, traffic_class: int) -> Link:
+        """The link of a member to a contact in a class: by hand-over, by TCP or by UDP."""
+        weight = member.weights.get(traffic_class, 1)
+        output = Output(contact.address, member.flow, self.look_soon, traffic_class, weight)
         route = Route(member.tag, contact.index, member.index)
         link: Carrier
         if member.local_handover and self.home.is_here(contact):
-            link = LocalLink(self.home, route, member.place, output)
+            link = LocalLink(self._way(member, contact, route), output)
         elif member.port.tcp is not None:
-            link = TcpLink(self.home, member.port.tcp, contact, route, output)
+            link = TcpLink(self.home, member.port.tcp, contact, Lane(route, traffic_class), output)
         else:
             assert member.port.udp is not None, "a port has a socket for its socket adapter"
             link = UdpLink(member.port.udp, contact, route, output, member.maximum_packet)
         made: Link = link
         if member.emulation is not None:
-            made = EmulatedLink(member.emulation, link, contact.address)
-        member.links[contact] = made
+            made = member.emulation.hold(link, contact.address)
+        member.links[contact, traffic_class] = made
         return made
 
     def emulate(self, member: Member, buckets: Buckets) -> None:
@@ -87,9 +89,9 @@ class Links:
             partial(self.home.switch, member),
             partial(self._free, member),
         )
-        for contact, link in member.links.items():
+        for key, link in member.links.items():
             assert not isinstance(link, EmulatedLink), "it was held to none"
-            member.links[contact] = EmulatedLink(emulation, link, contact.address)
+            member.links[key] = emulation.hold(link, key[0].address)
 
     def _free(self, member: Member, emulation: Emulation) -> None:
         """Nothing limits a member any more, and nothing is held back."""
@@ -98,14 +100,22 @@ class Links:
         for output in member.outputs():
             report(member, output)
         member.emulation = None
-        for contact, link in member.links.items():
+        for key, link in member.links.items():
             if isinstance(link, EmulatedLink):
-                member.links[contact] = link.inner
+                member.links[key] = link.inner
+
+    def _way(self, member: Member, contact: Contact, route: Route) -> LocalWay:
+        """What the links to a neighbor in this process share."""
+        for (other, _), link in member.links.items():
+            inner = link.inner if isinstance(link, EmulatedLink) else link
+            if other == contact and isinstance(inner, LocalLink):
+                return inner.way
+        return LocalWay(self.home, route, member.place)
 
     def drop(self, member: Member, contact: Contact) -> None:
         """The neighbor is none any more. What is queued for it still goes, and nobody waits."""
-        link = member.links.pop(contact, None)
-        if link is not None:
+        for key in [key for key in member.links if key[0] == contact]:
+            link = member.links.pop(key)
             report(member, link.output)
             # Nobody looks at it from time to time from now on.
             link.output.attend = partial(report, member, link.output)

@@ -70,8 +70,9 @@ class Member:
         answered: called with the result of each inquiry.
         scheduled: the deadline for which a timer is set.
         leaving: whether it only lingers to say goodbye, until its core has no deadline.
-        links: the ways to its neighbors.
         emulation: the bandwidth that it is held to; None for whatever there is.
+        links: the ways to its neighbors, by traffic class.
+        weights: of the traffic classes; those that are not named have 1.
     """
 
     core: OverlayCore
@@ -88,13 +89,21 @@ class Member:
     answered: Callable[[Answered], None] = tell_nobody
     scheduled: float = float("inf")
     leaving: bool = False
-    links: dict[Contact, Link] = field(factory=dict)
     emulation: Emulation | None = None
+    links: dict[tuple[Contact, int], Link] = field(factory=dict)
+    weights: dict[int, int] = field(factory=dict)
 
     @property
     def index(self) -> int:
         """Its index at its endpoint."""
         return self.place.index
+
+    def weigh(self, traffic_class: int, weight: int) -> None:
+        """Let a class have another share, on the links that there are and those to come."""
+        self.weights[traffic_class] = weight
+        for (_, number), link in self.links.items():
+            if number == traffic_class:
+                link.output.weight = weight
 
     def outputs(self) -> list[Output]:
         """Everything bounded that it feeds, and what holds back what feeds it."""
@@ -107,16 +116,19 @@ class Member:
 
     def link_figures(self) -> list[LinkFigures]:
         """What its core wants to know of the links from time to time."""
+        by_contact: dict[Contact, list[Output]] = {}
+        for (contact, _), link in self.links.items():
+            by_contact.setdefault(contact, []).append(link.output)
         return [
             LinkFigures(
                 contact=contact,
-                taken=link.output.taken,
-                taken_size=link.output.taken_size,
-                queued=link.output.queued,
-                lost=link.output.dropped,
-                lost_size=link.output.dropped_size,
+                taken=sum([output.taken for output in outputs]),
+                taken_size=sum([output.taken_size for output in outputs]),
+                queued=sum([output.queued for output in outputs]),
+                lost=sum([output.dropped for output in outputs]),
+                lost_size=sum([output.dropped_size for output in outputs]),
             )
-            for contact, link in self.links.items()
+            for contact, outputs in by_contact.items()
         ]
 
     def flows(self) -> tuple[FlowStatistics, ...]:
@@ -132,8 +144,8 @@ class SocketStatistics:
 
     Attributes:
         core: of its machines; None before the first join.
-        flows: of its receive buffer and its links to neighbors; then, where bandwidth is emulated,
-            of what has come from each neighbor.
+        flows: of its receive buffer, and of each link to a neighbor in a traffic class; then, where
+            bandwidth is emulated, of what has come from each neighbor.
         events_lost: events that no subscription could hold.
         udp, tcp: of the sockets of its endpoint, which others may share; None where it has none.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from time import perf_counter
 from weakref import WeakSet
@@ -75,7 +76,8 @@ class Membership:
     _events_lost: int = field(default=0, init=False)
     _handler: tuple[Service, Scope] | None = field(default=None, init=False)
     _handles: dict[str, ServiceHandle] = field(factory=dict, init=False)
-    _intake: Intake = field(init=False)
+    _intakes: dict[int | str, Intake] = field(factory=dict, init=False)
+    _weights: dict[int, int] = field(init=False)
     _news: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
     _senders: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
     _askers: dict[tuple[Target, Quantity], list[_Asker]] = field(factory=dict, init=False)
@@ -88,7 +90,7 @@ class Membership:
         limit = min(LONGEST_TRAIN, self.config.socket.send_buffer)
         self._train = Train(self._host, self._depart, limit)
         self._inbox = self._make_inbox(self.config.socket.receive_buffer)
-        self._intake = Intake(self._senders.unpark_all)
+        self._weights = self.config.socket.weights()
         self._buckets = Buckets.of(self.config.bandwidth())
 
     def _begin(self) -> Member:
@@ -108,6 +110,7 @@ class Membership:
         )
         member.publish, member.aborted = self._publish, self._abort
         member.answered = self._answer
+        member.weights = self._weights
         if self._buckets:
             self._host.links.emulate(member, self._buckets)
         self._host.admit(member)
@@ -158,15 +161,16 @@ class Membership:
     async def _send(
         self, payload: Payload, mode: Mode, key: LogicalAddress | None, traffic_class: int
     ) -> None:
-        await self._wait_to_send()
-        self._send_one(payload, mode, key, traffic_class)
+        number = check_traffic_class(traffic_class)
+        await self._wait_to_send(number)
+        self._send_one(payload, mode, key, number)
 
     def _send_one(
         self, payload: Payload, mode: Mode, key: LogicalAddress | None, traffic_class: int
     ) -> None:
         member = self._check_joined()
-        [owned], number = check_payloads((payload,)), check_traffic_class(traffic_class)
-        self._train.send(owned, mode, key, number, member.core.engine.longest_payload)
+        [owned] = check_payloads((payload,))
+        self._train.send(owned, mode, key, traffic_class, member.core.engine.longest_payload)
 
     async def _send_batch(
         self,
@@ -175,8 +179,9 @@ class Membership:
         key: LogicalAddress | None,
         traffic_class: int,
     ) -> None:
-        await self._wait_to_send()
-        self._commit(payloads, mode, key, traffic_class)
+        number = check_traffic_class(traffic_class)
+        await self._wait_to_send(number)
+        self._commit(payloads, mode, key, number)
 
     async def _send_next_to(
         self,
@@ -184,17 +189,29 @@ class Membership:
         payload: Payload,
         traffic_class: int,
     ) -> None:
-        await self._wait_to_send()
+        number = check_traffic_class(traffic_class)
+        await self._wait_to_send(number)
         for neighbor in choose():
-            self._commit((payload,), Mode.UNICAST, neighbor, traffic_class, hop_limit=1)
+            self._commit((payload,), Mode.UNICAST, neighbor, number, hop_limit=1)
 
-    async def _wait_to_send(self) -> None:
+    async def _wait_to_send(self, sender: int | str) -> None:
+        """Wait while a class, or a service by its name, has filled an output."""
         self._check_joined()
         if perf_counter() >= self._pace.due:
             await self._pace.checkpoint()
-        if self._intake.blocked:
-            await self._host.wait_for(self._may_send, self._senders)
+        if not self._may_send(sender):
+            await self._host.wait_for(partial(self._may_send, sender), self._senders)
             self._pace.rested()
+
+    def _may_send(self, sender: int | str) -> bool:
+        intake = self._intakes.get(sender)
+        return intake is None or not (intake.blocked and self._joined)
+
+    def _hold_back(self, sender: int | str, blockers: list[Output]) -> None:
+        """Let a class or service wait for outputs; all others go on."""
+        if blockers:
+            intake = self._intakes.setdefault(sender, Intake(self._senders.unpark_all))
+            intake.wait_for(blockers)
 
     def _commit(
         self,
@@ -205,9 +222,9 @@ class Membership:
         hop_limit: int | None = None,
     ) -> None:
         self._check_joined()
-        owned, number = check_payloads(payloads), check_traffic_class(traffic_class)
+        owned = check_payloads(payloads)
         self._train.leave()
-        self._depart(owned, mode, key, number, hop_limit)
+        self._depart(owned, mode, key, traffic_class, hop_limit)
         self._host.flush_lone()
 
     def _depart(
@@ -227,8 +244,8 @@ class Membership:
         blockers: list[Output] = []
         self._host.forward(member, dispatch, blockers)
         if blockers:
-            self._intake.wait_for(blockers)
-            if not self._intake.blocked:
+            self._hold_back(traffic_class, blockers)
+            if self._may_send(traffic_class):
                 # A stalled output drops what comes, and drains only if the loop has its turns.
                 self._pace.hurry()
         return not blockers
@@ -276,22 +293,21 @@ class Membership:
         member, now = self._check_joined(), self._host.now()
         blockers: list[Output] = []
         self._host.perform(member, member.core.ask(service, request, now), blockers)
-        if blockers:
-            self._intake.wait_for(blockers)
+        self._hold_back(service, blockers)
         self._host.flush_lone()
 
     def _handle(self, name: str) -> ServiceHandle:
         if name not in self._handles:
             self._handles[name] = ServiceHandle(
-                name, self._wait_to_send, self._request, self._service_statistics
+                name,
+                partial(self._wait_to_send, name),
+                self._request,
+                self._service_statistics,
             )
         return self._handles[name]
 
     def _service_statistics(self, name: str) -> object:
         return None if self._core is None else self._core.statistics().services.get(name)
-
-    def _may_send(self) -> bool:
-        return not (self._intake.blocked and self._joined)
 
     def _limit(
         self,

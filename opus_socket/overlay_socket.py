@@ -18,7 +18,13 @@ from time import perf_counter
 
 import trio
 
-from opus_socket._arguments import Payload, check_maximum, check_target
+from opus_socket._arguments import (
+    Payload,
+    check_maximum,
+    check_target,
+    check_traffic_class,
+    check_weight,
+)
 from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress
 from opus_socket.core.buckets import Direction, DirectionName, Limit
 from opus_socket.core.effects import Quantity
@@ -45,7 +51,8 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
     Trio at some 0.3 million calls a second.
 
     A message belongs to a traffic class, a number from 0 to 255: each class has queues of its own
-    on the whole way, and order holds within it. The calls that send take it by keyword.
+    on the whole way, and order holds within it. The calls that send take it by keyword, and wait
+    for the queues of that class only. `set_class_weight` says in what ratio classes share a link.
 
     Attributes:
         config: as it was opened with.
@@ -202,14 +209,15 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
         """Send to all without waiting.
 
         Raises:
-            trio.WouldBlock: a neighbor's queue is full.
+            trio.WouldBlock: a neighbor's queue for this class is full.
             NotJoinedError, LocalProtocolError, trio.ClosedResourceError: as `send_to_all`.
         """
         if not self._train.add(payload, _MULTICAST, None, traffic_class):
             self._check_joined()
-            if self._intake.blocked:
+            number = check_traffic_class(traffic_class)
+            if not self._may_send(number):
                 raise trio.WouldBlock
-            self._send_one(payload, _MULTICAST, None, traffic_class)
+            self._send_one(payload, _MULTICAST, None, number)
 
     async def send(
         self, address: LogicalAddress, payload: Payload, *, traffic_class: int = 0
@@ -405,6 +413,25 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
     def remove_handler(self) -> None:
         """Let messages go their way without a handler from now on; does nothing without one."""
         self._use_handler(None)
+
+    def set_class_weight(self, traffic_class: int, weight: int) -> None:
+        """Let a traffic class have another share of the ways to neighbors, from now on and in
+        every membership of this socket. Members choose for the links that lead from them.
+
+        Args:
+            traffic_class: 0..255.
+            weight: 1..100; classes that have more to send than a neighbor takes share what it
+                takes in the ratio of their weights. It is 1, or as `socket.class_weights` says.
+
+        Raises:
+            LocalProtocolError: out of range.
+            trio.ClosedResourceError: the socket is closed.
+        """
+        number, share = check_traffic_class(traffic_class), check_weight(weight)
+        self._check_open()
+        self._weights[number] = share
+        if self._member is not None:
+            self._member.weigh(number, share)
 
     def statistics(self) -> SocketStatistics:
         """Figures of every part so far, frozen."""

@@ -15,19 +15,20 @@ from itertools import count
 from attrs import define, field
 
 from opus_socket.adapters.address_cache import AddressCache
-from opus_socket.adapters.base import LONGEST_FRAME, READ_SIZE, Feeder, Route, Writer
+from opus_socket.adapters.base import LONGEST_FRAME, READ_SIZE, Feeder, Lane, Route, Writer
 from opus_socket.adapters.flow import FlowSettings, Output
 from opus_socket.adapters.poller import Poller, open_poller
 from opus_socket.adapters.pool import PoolSettings, TcpPort, listen
 from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress, Use
 from opus_socket.core.effects import Kind
 from opus_socket.core.extensions import Code, Extension
-from opus_socket.core.message import VERSION, OverlayMessage, version_and_size
+from opus_socket.core.message import VERSION, OverlayMessage, class_of, version_and_size
 from opus_socket.core.node import Mode
 
 TAG = 7
 DIGEST = b"8 bytes!"
 ROUTE = Route(TAG, 1, 2)
+LANE = Lane(ROUTE, 0)
 PATIENCE = 10.0
 """Real seconds that a test waits for the system at most, before it fails."""
 
@@ -43,7 +44,7 @@ class Board:
         refused: what was counted.
         lost: what connections reported as lost.
         blockers: outputs that whatever is fed is told of, as far as they are closed.
-        gates: an output that all frames of a route feed, where there is one.
+        gates: an output that all frames of a lane feed, where there is one.
         relay: called with every run of frames.
         attended: how often an output asked to be looked at.
         feeders: those that can go on, and have not yet.
@@ -59,7 +60,7 @@ class Board:
     refused: Counter[str] = field(factory=Counter)
     lost: list[tuple[tuple[str, int], str]] = field(factory=list)
     blockers: list[Output] = field(factory=list)
-    gates: dict[Route, Output] = field(factory=dict)
+    gates: dict[Lane, Output] = field(factory=dict)
     relay: Callable[[memoryview], None] | None = None
     attended: int = 0
     ports: list[TcpPort] = field(factory=list)
@@ -83,6 +84,7 @@ class Board:
     ) -> tuple[int, str | None]:
         start = 0
         broken = None
+        lane = Lane(route, class_of(frames))
         while len(frames) - start >= 8:
             version, size = version_and_size(frames, start)
             if version != VERSION:
@@ -95,7 +97,7 @@ class Board:
         if self.relay is not None and start:
             self.relay(frames[:start])
         if blockers is not None:
-            fed = [*self.blockers, *filter(None, [self.gates.get(route)])]
+            fed = [*self.blockers, *filter(None, [self.gates.get(lane)])]
             blockers += [output for output in fed if output.closed]
         return start, broken
 
@@ -197,12 +199,14 @@ def turn_until(condition: Callable[[], bool], *boards: Board) -> None:
             assert ready, "nothing comes any more, and it does not hold"
 
 
-def frame(payload: bytes, sequence: int = 0) -> bytes:
+def frame(payload: bytes, sequence: int = 0, traffic_class: int = 0) -> bytes:
     """A multicast message."""
     identity = (1).to_bytes(8) + sequence.to_bytes(8)
     chain = (Extension(Code.MESSAGE_ID, identity), Extension(Code.RAW, payload))
     source = LogicalAddress((1, 2))
-    return OverlayMessage.build(source, None, Mode.MULTICAST, chain, hop_limit=9).frame
+    return OverlayMessage.build(
+        source, None, Mode.MULTICAST, chain, hop_limit=9, traffic_class=traffic_class
+    ).frame
 
 
 def contact(*endpoints: Endpoint, index: int = 1) -> Contact:

@@ -11,7 +11,7 @@ from board import TAG, Board, contact, frame
 from opus_socket.adapters.base import Route
 from opus_socket.adapters.emulation import EmulatedLink, Emulation, Gate
 from opus_socket.adapters.flow import FlowSettings, Output
-from opus_socket.adapters.local import LocalLink
+from opus_socket.adapters.local import LocalLink, LocalWay
 from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress
 from opus_socket.core.buckets import Bandwidth, Buckets, Direction, Limit
 from opus_socket.core.message import OverlayMessage
@@ -91,8 +91,8 @@ def local(board: EmulatedBoard, to: Board, number: int = 0, **settings: object) 
     assert board.emulation is not None
     flow = FlowSettings(**{"limit": BOUNDS.limit, **settings})  # type: ignore[arg-type]
     output = Output(NEIGHBORS[number], flow, board._attend)
-    link = LocalLink(to, Route(TAG, 1, number), SENDER, output)
-    return EmulatedLink(board.emulation, link, NEIGHBORS[number])
+    link = LocalLink(LocalWay(to, Route(TAG, 1, number), SENDER), output)
+    return board.emulation.hold(link, NEIGHBORS[number])
 
 
 def push(link: EmulatedLink, count: int, size: int = 1_000, first: int = 0) -> int:

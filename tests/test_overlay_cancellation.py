@@ -158,7 +158,7 @@ async def test_a_cancelled_send_that_waits_was_not_taken(transport: str) -> None
 
         async def fill() -> None:
             nonlocal number
-            while not a._intake.blocked:
+            while a._may_send(0):
                 number += 1
                 a.send_to_all_nowait(number.to_bytes(4) + PAYLOAD)
                 completed.append(number.to_bytes(4))
@@ -172,7 +172,7 @@ async def test_a_cancelled_send_that_waits_was_not_taken(transport: str) -> None
                 async def read() -> None:
                     for _ in range(3):
                         await trio.lowlevel.checkpoint()
-                    while a._intake.blocked:
+                    while not a._may_send(0):
                         received.extend(await b.receive_batch())
 
                 nursery.start_soon(read)
@@ -181,7 +181,7 @@ async def test_a_cancelled_send_that_waits_was_not_taken(transport: str) -> None
 
         async def fill_again(done: bool) -> None:
             nonlocal waited
-            waited += a._intake.blocked
+            waited += not a._may_send(0)
             await fill()
 
         await fill()
@@ -276,7 +276,7 @@ async def test_a_cancelled_leave_has_left(end: str, transport: str) -> None:
             """Be a member whose last messages nobody has taken."""
             await sock.join()
             await until(host, lambda: other.neighbors == (sock.address,))
-            while not sock._intake.blocked:
+            while sock._may_send(0):
                 while other._inbox.output.stalled:
                     await other.receive_batch()
                 sock.send_to_all_nowait(PAYLOAD)

@@ -375,7 +375,7 @@ async def test_a_sender_that_waits_is_told_when_its_socket_leaves() -> None:
         for _ in range(3):
             nursery.start_soon(send_until_told)
         with trio.fail_after(5):
-            while not left._intake.blocked:
+            while left._may_send(0):
                 await trio.lowlevel.checkpoint()
         await wait_all_tasks_blocked()
         with trio.CancelScope() as scope:
@@ -388,7 +388,7 @@ async def test_a_member_that_comes_back_does_not_wait_for_its_former_self() -> N
     bounds = {"socket.send_buffer": 1000, "socket.receive_buffer": 1000}
     async with overlay(LINE[:2], bounds) as (_, (_, sock)):
         with trio.fail_after(5):
-            while not sock._intake.blocked:
+            while sock._may_send(0):
                 sock.send_to_all_nowait(PAYLOAD)
                 await trio.lowlevel.checkpoint()
         with trio.CancelScope() as scope:

@@ -12,7 +12,8 @@ loop: they never wait, they are called when their sockets are ready.
 - `tcp`, `records`, `record_reader`, `record_writer`: a connection, what its bytes are made of, and
   how they are read and written.
 - `outgoing`, `backlog`: what waits to be written on a connection, and what came on it for outputs
-  that are closed; a full output pauses its route and no other.
+  that are closed; a full output pauses its lane, a route in one traffic class, and no other.
+- `turns`: in what order and ratio those go on who wait.
 - `pool`, `capacity`: the one connection of each pair of endpoints, and how many there may be.
 - `emulation`: what a member holds back that is held to a bandwidth.
 - `inbox`: what waits for the application.

@@ -1,10 +1,14 @@
 """What came on one connection for outputs that are closed.
 
-Its one rule: a full output stops the route that feeds it, and no other. Virtual nodes of two
+Its one rule: a full output stops the lanes that feed it, and no other. Virtual nodes of two
 processes share a connection, so to leave it unread would stop them all, and trees over several
-processes would wait in a circle. Instead the other end is told to pause the route (a record of its
+processes would wait in a circle. Instead the other end is told to pause the lane (a record of its
 own); what was on its way meanwhile is kept here and handed on, in order, as soon as the outputs
-take it; then the route is resumed.
+take it; then the lane is resumed.
+
+Lanes that wait for the same output go on in the order in which their messages came, which is that
+of the turns that they took at the other end, and are resumed together: so they share the output as
+they share the connection. Connections that wait for the same output take turns, by bytes.
 
 What is kept is bounded, for the connection and for its endpoint. Another end that does not pause
 fills that bound: then the connection is not read, until half of it is handed on.
@@ -13,12 +17,15 @@ fills that bound: then the connection is not read, until half of it is handed on
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from itertools import count
 
 from attrs import define, field
 
-from opus_socket.adapters.base import Route, Switchboard, whole_frames
+from opus_socket.adapters.base import Lane, Switchboard, whole_frames
 from opus_socket.adapters.flow import Intake, Output
+from opus_socket.adapters.turns import ROUTE_TURN
 from opus_socket.core.addresses import Contact
 from opus_socket.errors import RemoteProtocolError
 
@@ -28,35 +35,40 @@ _OVERHEAD = 512
 
 @define(eq=False, repr=False)
 class Backlogs:
-    """The backlogs of one connection, by route.
+    """The backlogs of one connection, by lane.
 
     Args:
         host: whom frames are handed to.
         room: outputs that account for what is kept: the connection's, and its endpoint's.
-        tell: called with a route and whether the other end is to pause it.
+        tell: called with a lane and whether the other end is to pause it.
         drained: called when nothing is kept any more.
         broken: called with what was wrong with frames that were kept.
     """
 
     host: Switchboard
     room: tuple[Output, ...]
-    tell: Callable[[Route, bool], None]
+    tell: Callable[[Lane, bool], None]
     drained: Callable[[], None]
     broken: Callable[[RemoteProtocolError], None]
-    _by_route: dict[Route, _Backlog] = field(factory=dict, init=False)
-    _closed: dict[Route, tuple[Contact, list[Output]]] = field(factory=dict, init=False)
+    _by_lane: dict[Lane, _Backlog] = field(factory=dict, init=False)
+    _closed: dict[Lane, tuple[Contact, list[Output]]] = field(factory=dict, init=False)
+    _arrivals: Iterator[int] = field(factory=count, init=False)
+    _open: list[tuple[int, _Backlog]] = field(factory=list, init=False)
+    _dry: list[_Backlog] = field(factory=list, init=False)
+    _credit: int = field(default=ROUTE_TURN, init=False)
+    _listed: bool = field(default=False, init=False)
 
     def __bool__(self) -> bool:
-        """Whether a route is paused."""
-        return bool(self._by_route)
+        """Whether a lane is paused."""
+        return bool(self._by_lane)
 
     def take(
-        self, route: Route, data: memoryview, sender: Contact, blockers: list[Output]
+        self, lane: Lane, data: memoryview, sender: Contact, blockers: list[Output]
     ) -> tuple[int, str | None]:
         """Frames came: hand them on, or keep them.
 
         Args:
-            route: whom they are for and from.
+            lane: whom they are for and from, and their class.
             data: whole frames, and perhaps a part of one.
             sender: where they came from.
             blockers: the room is added to it when there is none left.
@@ -64,68 +76,120 @@ class Backlogs:
         Returns:
             as `Switchboard.frames`.
         """
-        backlog = self._by_route.get(route) if self._by_route else None
+        backlog = self._by_lane.get(lane) if self._by_lane else None
         if backlog is None:
             closed: list[Output] = []
-            result = self.host.frames(route, data, sender, closed)
+            result = self.host.frames(lane.route, data, sender, closed)
             if closed:
-                self._closed[route] = sender, closed
+                self._closed[lane] = sender, closed
             return result
         used, broken = whole_frames(data)
         if used:
-            backlog.keep(bytearray(data[:used]))
+            self._keep(backlog, bytearray(data[:used]))
             blockers += [output for output in self.room if output.closed]
         return used, broken
 
     def settle(self) -> None:
-        """Pause the routes whose outputs are closed after all that they had has been flushed."""
-        for route, (sender, outputs) in self._closed.items():
+        """Pause the lanes whose outputs are closed after all that they had has been flushed."""
+        for lane, (sender, outputs) in self._closed.items():
             if any(output.closed for output in outputs):
-                self._by_route[route] = _Backlog(self, route, sender, outputs)
-                self.tell(route, True)
+                backlog = self._by_lane[lane] = _Backlog(lane, sender, outputs, self._opened)
+                backlog.must_wait()
+                self.tell(lane, True)
         self._closed.clear()
 
-    def end(self, route: Route) -> None:
-        """Everything that was kept for a route is handed on."""
-        del self._by_route[route]
-        self.tell(route, False)
-        if not self._by_route:
+    def run(self) -> None:
+        """Hand on what is kept, as far as outputs take it and until others have their turn."""
+        self._listed = False
+        if self._credit <= 0:
+            self._credit += ROUTE_TURN
+            self._list()
+            return
+        while self._open and self._credit > 0:
+            _, backlog = heappop(self._open)
+            if backlog.must_wait():
+                continue
+            self._hand_on(backlog)
+            if not backlog.kept:
+                self._dry.append(backlog)
+            elif not backlog.must_wait():
+                heappush(self._open, (backlog.kept[0][0], backlog))
+        if self._open:
+            self._list()
+        else:
+            self._resume()
+
+    def _keep(self, backlog: _Backlog, data: bytearray) -> None:
+        """Keep whole frames."""
+        number = next(self._arrivals)
+        if not backlog.kept and backlog in self._dry:
+            self._dry.remove(backlog)
+            heappush(self._open, (number, backlog))
+        backlog.kept.append((number, data))
+        for output in self.room:
+            output.admit(len(data) + _OVERHEAD, 1, self.host.now())
+
+    def _hand_on(self, backlog: _Backlog) -> None:
+        """The first that a lane has."""
+        host = self.host
+        _, data = backlog.kept.popleft()
+        self._credit -= len(data)
+        for output in self.room:
+            output.release(len(data) + _OVERHEAD, host.now())
+        closed: list[Output] = []
+        route = backlog.lane.route
+        _, broken = host.frames(route, memoryview(data), backlog.sender, closed)
+        if broken is not None:
+            self.broken(RemoteProtocolError(broken, "in a record of overlay messages"))
+        host.flush()
+        if closed:
+            backlog.outputs = closed
+
+    def _resume(self) -> None:
+        """Everything has gone as far as it can: lanes that need wait no more are resumed."""
+        dry, self._dry = self._dry, []
+        for backlog in dry:
+            if not backlog.must_wait():
+                del self._by_lane[backlog.lane]
+                self.tell(backlog.lane, False)
+        if dry and not self._by_lane:
             self.drained()
+
+    def _opened(self, backlog: _Backlog) -> None:
+        """None of the outputs that a lane waits for is closed."""
+        if backlog.kept:
+            heappush(self._open, (backlog.kept[0][0], backlog))
+        else:
+            self._dry.append(backlog)
+        self._list()
+
+    def _list(self) -> None:
+        if not self._listed:
+            self._listed = True
+            self.host.run_later(self)
 
 
 @define(eq=False, repr=False)
 class _Backlog:
-    """What is kept for one route."""
+    """What is kept for one lane.
 
-    owner: Backlogs
-    route: Route
+    Attributes:
+        outputs: those that were closed when it fed them last.
+        kept: whole frames, with the number of their arrival.
+    """
+
+    lane: Lane
     sender: Contact
-    _outputs: list[Output]
-    _kept: deque[bytearray] = field(factory=deque, init=False)
+    outputs: list[Output]
+    opened: Callable[[_Backlog], None]
+    kept: deque[tuple[int, bytearray]] = field(factory=deque, init=False)
     _intake: Intake = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._intake = Intake(lambda: self.owner.host.run_later(self))
-        self._intake.wait_for(self._outputs)
+        self._intake = Intake(lambda: self.opened(self))
 
-    def keep(self, data: bytearray) -> None:
-        """Keep whole frames."""
-        self._kept.append(data)
-        for output in self.owner.room:
-            output.admit(len(data) + _OVERHEAD, 1, self.owner.host.now())
-
-    def run(self) -> None:
-        """Hand on what is kept, as far as outputs take it."""
-        host = self.owner.host
-        while self._kept and not self._intake.blocked:
-            data = self._kept.popleft()
-            for output in self.owner.room:
-                output.release(len(data) + _OVERHEAD, host.now())
-            closed: list[Output] = []
-            _, broken = host.frames(self.route, memoryview(data), self.sender, closed)
-            if broken is not None:
-                self.owner.broken(RemoteProtocolError(broken, "in a record of overlay messages"))
-            host.flush()
-            self._intake.wait_for(closed)
-        if not self._kept and not self._intake.blocked:
-            self.owner.end(self.route)
+    def must_wait(self) -> bool:
+        """Whether its outputs are closed; then it says when they are open."""
+        if not self._intake.blocked:
+            self._intake.wait_for(self.outputs)
+        return self._intake.blocked

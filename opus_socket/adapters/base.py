@@ -44,6 +44,18 @@ class Route(NamedTuple):
     from_index: int
 
 
+class Lane(NamedTuple):
+    """The messages of a route in one traffic class: what stays in order, waits and is paused.
+
+    Attributes:
+        route: between which virtual nodes.
+        traffic_class: 0..255.
+    """
+
+    route: Route
+    traffic_class: int
+
+
 class Writer(Protocol):
     """Something that writes what is queued when it is told to."""
 
@@ -108,7 +120,7 @@ class Switchboard(Protocol):
 
 
 class Link(Protocol):
-    """The way from one member here to one neighbor."""
+    """The way from one member here to one neighbor, in one traffic class."""
 
     output: Output
 

@@ -2,8 +2,9 @@
 
 Its one rule: nothing is held but whole overlay messages, in bounded queues that push back like any
 other. On its way out a message stays in its link's `Output` until the buckets have paid for it and
-the link hands it to the connection. On its way in it waits behind a gate, an `Output` for each
-neighbor: a gate that is full stops the route that feeds it, so the pressure reaches the sender.
+the link hands it to the connection; traffic classes take turns by weight. On its way in it waits
+behind a gate, an `Output` for each neighbor: a gate that is full stops what feeds it, so the
+pressure reaches the sender.
 Control messages never come this way; they are paid for and go at once.
 
 Bytes are those of whole frames, headers included, and of the bodies of control messages.
@@ -20,6 +21,7 @@ from attrs import define, field
 
 from opus_socket.adapters.base import Carrier, Switchboard, split_frames, whole_frames
 from opus_socket.adapters.flow import FlowSettings, Intake, Output, Overflow
+from opus_socket.adapters.turns import CLASS_TURN, Turns
 from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.buckets import Buckets, Direction
 from opus_socket.core.dispatch import Piece
@@ -72,13 +74,31 @@ class Held:
 
 @define(eq=False, repr=False)
 class EmulatedLink:
-    """A link whose messages wait for bandwidth before they go the way that `inner` knows."""
+    """A link whose messages wait for bandwidth before they go the way that `inner` knows.
 
-    emulation: Emulation
+    Args:
+        way: what it shares with the other traffic classes.
+        inner: what it is given to when it is paid for.
+    """
+
+    way: EmulatedWay
     inner: Carrier
-    link: LogicalAddress | None
     held: Held = field(factory=Held, init=False)
-    direction: Direction = field(default=Direction.OUT, init=False)
+
+    @property
+    def weight(self) -> int:
+        """Its share of the bandwidth of the way."""
+        return self.output.weight
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has something that waits for bandwidth."""
+        return self.held.size > 0
+
+    @property
+    def held_back(self) -> bool:
+        """Never for any other reason."""
+        return False
 
     @property
     def output(self) -> Output:
@@ -87,33 +107,61 @@ class EmulatedLink:
 
     def push(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
         """Queue whole frames, or drop and count them."""
-        if self.emulation.passes(self.direction, self.link, size):
+        way = self.way
+        if way.emulation.passes(way.direction, way.link, size):
             self.inner.push(pieces, size, frames)
-        elif self.output.admit(size, frames, self.emulation.home.now()):
+        elif self.output.admit(size, frames, way.emulation.home.now()):
             self.held.put(memoryview(b"".join(pieces)), frames)
-            self.emulation.wait(self)
+            way.join(self)
 
-    def head(self, most: int) -> int:
-        """Bytes of the part that goes next."""
-        return self.held.head(most)
-
-    def go(self) -> None:
-        """Hand the next part on."""
+    def go(self) -> int:
+        """Hand the next part on; its bytes."""
         part, frames, _ = self.held.take()
         self.inner.hand_on((bytes(part),), len(part), frames)
+        return len(part)
 
     def evict(self) -> None:
         """Give up what is queued: the neighbor has taken nothing for too long."""
-        self.emulation.cease(self)
         while self.held.head(self.held.size):
             part, frames, _ = self.held.take()
-            self.output.release(len(part), self.emulation.home.now())
+            self.output.release(len(part), self.way.emulation.home.now())
             self.output.lose(frames, len(part), "evicted")
         self.inner.evict()
 
     def close(self) -> None:
         """The neighbor is none any more; what is held still goes."""
         self.inner.close()
+
+
+@define(eq=False, repr=False)
+class EmulatedWay:
+    """What the links to one neighbor share: their turns at what is paid for."""
+
+    emulation: Emulation
+    link: LogicalAddress | None
+    direction: Direction = field(default=Direction.OUT, init=False)
+    _turns: Turns[EmulatedLink] = field(factory=lambda: Turns(CLASS_TURN), init=False)
+
+    def join(self, link: EmulatedLink) -> None:
+        """A link has something that waits for bandwidth."""
+        self._turns.join(link)
+        self.emulation.wait(self)
+
+    def head(self, most: int) -> int:
+        """Bytes of the part that goes next; 0 when nothing is left."""
+        if not any(link.waits for link in self._turns):
+            return 0
+        return self._turns.next()[0].held.head(most)
+
+    def go(self) -> None:
+        """Hand the next part on."""
+        link, _ = self._turns.next()
+        self._turns.pay(link, link.go())
+
+    def put_off(self, until: float) -> None:
+        """Nothing of it can go before then, which is no stall."""
+        for link in self._turns:
+            link.output.due = until
 
 
 @define(eq=False, repr=False)
@@ -154,6 +202,10 @@ class Gate:
         self.output.release(len(part), self.emulation.home.now())
         self._intake.wait_for(closed)
 
+    def put_off(self, until: float) -> None:
+        """Nothing of it can go before then, which is no stall."""
+        self.output.due = until
+
     def discard(self) -> None:
         """Nobody takes it any more."""
         self.emulation.cease(self)
@@ -183,6 +235,7 @@ class Emulation:
     freed: Callable[[Emulation], None]
     gates: dict[LogicalAddress | None, Gate] = field(factory=dict, init=False)
     _forgotten: list[Gate] = field(factory=list, init=False)
+    _ways: dict[LogicalAddress | None, EmulatedWay] = field(factory=dict, init=False)
     _shaper: Shaper = field(init=False)
     _wakes_at: float = field(default=inf, init=False)
     _listed: bool = field(default=False, init=False)
@@ -220,11 +273,17 @@ class Emulation:
 
     def forget(self, link: LogicalAddress | None) -> Output | None:
         """It is no neighbor any more: the bounds of what came from it; all that still goes in."""
+        self._ways.pop(link, None)
         gate = self.gates.pop(link, None)
         if gate is None:
             return None
         self._forgotten = [old for old in (*self._forgotten, gate) if old.output.queued]
         return gate.output
+
+    def hold(self, inner: Carrier, link: LogicalAddress | None) -> EmulatedLink:
+        """A link to a neighbor in one class, whose messages wait for bandwidth."""
+        way = self._ways.setdefault(link, EmulatedWay(self, link))
+        return EmulatedLink(way, inner)
 
     def changed(self) -> None:
         """The limits are others now."""
@@ -242,12 +301,12 @@ class Emulation:
         """Whether messages may go at once, and are paid for."""
         return self._shaper.passes(direction, link, size, self.home.now())
 
-    def wait(self, flow: EmulatedLink | Gate) -> None:
+    def wait(self, flow: EmulatedWay | Gate) -> None:
         """It has something that can go when it is paid for."""
         self._shaper.enlist(flow)
         self._list()
 
-    def cease(self, flow: EmulatedLink | Gate) -> None:
+    def cease(self, flow: Gate) -> None:
         """It waits no more."""
         self._shaper.dismiss(flow)
 
@@ -271,7 +330,7 @@ class Emulation:
             if flow is None:
                 self._rest(now)
                 return
-            assert isinstance(flow, EmulatedLink | Gate), "nothing else is enlisted"
+            assert isinstance(flow, EmulatedWay | Gate), "nothing else is enlisted"
             flow.go()
             now = self.home.now()
         self._list()
@@ -281,8 +340,8 @@ class Emulation:
         wait_until = self._shaper.next_at
         if wait_until < inf:
             for flow in self._shaper.waiting:
-                assert isinstance(flow, EmulatedLink | Gate), "nothing else is enlisted"
-                flow.output.due = wait_until
+                assert isinstance(flow, EmulatedWay | Gate), "nothing else is enlisted"
+                flow.put_off(wait_until)
             self._wake_at(max(wait_until, now + TICK))
         elif not self.buckets and not any(
             gate.output.queued for gate in (*self.gates.values(), *self._forgotten)

@@ -1,8 +1,8 @@
 """Bounded outputs: everything that a message can be handed to, and what happens when it is full.
 
 Its one rule: no queue grows without bound, and no one waits without bound. An output (a neighbor's
-link, an application's receive buffer) takes messages up to its limit in bytes. Above it, its
-policy acts:
+link in one traffic class, an application's receive buffer) takes messages up to its limit in bytes.
+Above it, its policy acts:
 
 - *block*: the output says that it is closed. Whoever feeds it - a connection that is read, a
   sender - waits until it has drained to half, so pressure travels back to the source. An output
@@ -25,6 +25,11 @@ from enum import StrEnum
 from attrs import define, field, frozen
 
 from opus_socket.core.addresses import LogicalAddress
+
+OPENS_AFTER = 1 << 17
+"""Bytes that a closed output gives away before it opens, or half of its limit, if that is less. Not
+more, because what then comes at once should be less than what waits for it, so that those who wait
+share it as they should."""
 
 
 class Overflow(StrEnum):
@@ -58,6 +63,7 @@ class FlowStatistics:
 
     Attributes:
         neighbor: whose link it is; None for the receive buffer of the application.
+        traffic_class: whose messages it takes; None for the receive buffer, which takes all.
         queued: bytes that it holds.
         taken: messages that it accepted.
         dropped: messages that it refused or lost.
@@ -65,6 +71,7 @@ class FlowStatistics:
     """
 
     neighbor: LogicalAddress | None
+    traffic_class: int | None
     queued: int
     taken: int
     dropped: int
@@ -79,6 +86,8 @@ class Output:
         neighbor: whose it is; None for the application's receive buffer.
         settings: its limits.
         attend: called when it begins to need somebody who looks at it from time to time.
+        traffic_class: whose messages it takes; None for the receive buffer.
+        weight: its share where it has to share what it feeds, 1 or more.
         queued: bytes that it holds now.
         closed: whether its feeders have to wait.
         stalled: whether it drops what comes until it has drained to half.
@@ -88,6 +97,8 @@ class Output:
     neighbor: LogicalAddress | None
     settings: FlowSettings
     attend: Callable[[], None]
+    traffic_class: int | None = None
+    weight: int = 1
     queued: int = 0
     closed: bool = False
     taken: int = 0
@@ -99,8 +110,13 @@ class Output:
     reason: str = "overflow"
     stalled: bool = False
     due: float = 0.0
+    _opens_at: int = field(init=False)
     _progress: float = 0.0
     _waiting: list[Callable[[], None]] = field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        limit = self.settings.limit
+        self._opens_at = max(limit // 2, limit - OPENS_AFTER)
 
     def admit(self, size: int, messages: int, now: float) -> bool:
         """Whether so many bytes in so many messages may come in; they count from now on."""
@@ -122,9 +138,10 @@ class Output:
         """So many bytes went out, or will never do."""
         self.queued -= size
         self._progress = now
-        if self.queued * 2 <= self.settings.limit and (self.closed or self.stalled):
-            self.stalled = False
+        if self.closed and self.queued <= self._opens_at:
             self.open()
+        elif self.stalled and self.queued * 2 <= self.settings.limit:
+            self.stalled = False
 
     def lose(self, messages: int, size: int, reason: str) -> None:
         """Count messages that went no further, and the bytes of their frames."""
@@ -169,7 +186,14 @@ class Output:
 
     def statistics(self) -> FlowStatistics:
         """Figures so far."""
-        return FlowStatistics(self.neighbor, self.queued, self.taken, self.dropped, self.discarded)
+        return FlowStatistics(
+            self.neighbor,
+            self.traffic_class,
+            self.queued,
+            self.taken,
+            self.dropped,
+            self.discarded,
+        )
 
     @property
     def _evicts(self) -> bool:

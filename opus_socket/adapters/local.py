@@ -1,7 +1,7 @@
 """Hand-over between members of one process: no socket, no system call, the same rules.
 
-Its one rule: a neighbor in the same process is fed like any other, through a bounded output and
-with the same back-pressure; only the wire is left out.
+Its one rule: a neighbor in the same process is fed like any other, through bounded outputs, with
+the same back-pressure and the same turns of traffic classes; only the wire is left out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from attrs import define, field
 
 from opus_socket.adapters.base import Route, Switchboard
 from opus_socket.adapters.flow import Intake, Output
+from opus_socket.adapters.turns import CLASS_TURN, ROUTE_TURN, Turns
 from opus_socket.core.addresses import Contact
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
@@ -62,29 +63,40 @@ class LocalMessages:
 
 @define(eq=False, repr=False)
 class LocalLink:
-    """Overlay messages from one member to a neighbor in the same host.
+    """Overlay messages from one member to a neighbor in the same host, in one traffic class.
 
     Args:
-        host: where both live.
-        route: between which virtual nodes.
-        sender: where the feeding member is.
+        way: what it shares with the other classes.
         output: its bounds.
     """
 
-    host: Switchboard
-    route: Route
-    sender: Contact
+    way: LocalWay
     output: Output
     _queue: deque[tuple[bytes, int]] = field(factory=deque, init=False)
+    _closed: list[Output] = field(factory=list, init=False)
     _intake: Intake = field(init=False)
-    _listed: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._intake = Intake(self._list)
+        self._intake = Intake(self._join)
+
+    @property
+    def weight(self) -> int:
+        """Its share of what the neighbor takes."""
+        return self.output.weight
+
+    @property
+    def waits(self) -> bool:
+        """Whether it can hand something over now."""
+        return bool(self._queue) and not self._must_wait
+
+    @property
+    def held_back(self) -> bool:
+        """Whether it has something, and has to wait."""
+        return bool(self._queue) and self._must_wait
 
     def push(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
         """Queue whole frames, or drop and count them."""
-        if self.output.admit(size, frames, self.host.now()):
+        if self.output.admit(size, frames, self.way.host.now()):
             self.hand_on(pieces, size, frames)
 
     def hand_on(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
@@ -95,30 +107,86 @@ class LocalLink:
             # A long message is not copied once more, and gives others a turn.
             for part, _, count in split_pieces(pieces, LONGEST_PIECE):
                 self._queue.append((b"".join(part), count))
-        self._list()
+        self.way.join(self)
 
-    def run(self) -> None:
-        """Hand over what is queued, as long as the receiving member can take it."""
-        self._listed = False
-        while self._queue and not self._intake.blocked:
-            data, _ = self._queue.popleft()
-            blockers: list[Output] = []
-            self.host.frames(self.route, memoryview(data), self.sender, blockers)
-            self.output.release(len(data), self.host.now())
-            if blockers:
-                self._intake.wait_for(blockers)
+    def hand_over(self) -> int:
+        """Hand over what was queued first; its bytes."""
+        way = self.way
+        data, _ = self._queue.popleft()
+        closed: list[Output] = []
+        way.host.frames(way.route, memoryview(data), way.sender, closed)
+        self._closed = closed
+        self.output.release(len(data), way.host.now())
+        return len(data)
 
     def evict(self) -> None:
         """Give up what is queued: the neighbor has taken nothing for too long."""
         queue, self._queue = self._queue, deque()
+        now = self.way.host.now()
         for data, frames in queue:
-            self.output.release(len(data), self.host.now())
+            self.output.release(len(data), now)
             self.output.lose(frames, len(data), "evicted")
 
     def close(self) -> None:
         """What is queued still arrives."""
 
+    def stand_by(self) -> None:
+        """Wait until the outputs are open which were closed when it fed them last."""
+        if not self._intake.blocked:
+            self._intake.wait_for(self._closed)
+
+    @property
+    def _must_wait(self) -> bool:
+        return self._intake.blocked or any(output.closed for output in self._closed)
+
+    def _join(self) -> None:
+        if self._queue:
+            self.way.join(self)
+
+
+@define(eq=False, repr=False)
+class LocalWay:
+    """What the links from one member to one neighbor in the same host share: their turns.
+
+    Args:
+        host: where both live.
+        route: between which virtual nodes.
+        sender: where the feeding member is.
+    """
+
+    host: Switchboard
+    route: Route
+    sender: Contact
+    _turns: Turns[LocalLink] = field(factory=lambda: Turns(CLASS_TURN), init=False)
+    _credit: int = field(default=ROUTE_TURN, init=False)
+    _listed: bool = field(default=False, init=False)
+
+    def join(self, link: LocalLink) -> None:
+        """A link has something to hand over."""
+        self._turns.join(link)
+        self._list()
+
+    def run(self) -> None:
+        """Hand over what is queued, as long as the receiving member can take it and until others
+        have their turn.
+        """
+        self._listed = False
+        if self._credit <= 0:
+            self._credit += ROUTE_TURN
+            self._list()
+            return
+        while any(link.waits for link in self._turns):
+            if self._credit <= 0:
+                self._list()
+                return
+            link, _ = self._turns.next()
+            size = link.hand_over()
+            self._credit -= size
+            self._turns.pay(link, size)
+        for link in self._turns:
+            link.stand_by()
+
     def _list(self) -> None:
-        if not self._listed and self._queue and not self._intake.blocked:
+        if not self._listed:
             self._listed = True
             self.host.run_later(self)

@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from attrs import define, field, frozen
 
-from opus_socket.adapters.base import Route, Switchboard, closed_on_failure
+from opus_socket.adapters.base import Lane, Switchboard, closed_on_failure
 from opus_socket.adapters.capacity import Capacity, descriptor_share
 from opus_socket.adapters.flow import FlowSettings, Output, attended_by_nobody
 from opus_socket.adapters.poller import READ
@@ -43,7 +43,7 @@ class PoolSettings:
         dial_apart: after so long without an answer the contact's next endpoint is dialed, too.
         dial_timeout: after so long an endpoint that does not answer is given up.
         open_timeout: after so long a connection that says nothing is closed.
-        kept: bytes that all of them together may keep for routes that are paused.
+        kept: bytes that all of them together may keep for lanes that are paused.
         retry_after: how long an endpoint that failed is not dialed; doubles with each failure.
         longest_retry: where the doubling ends.
     """
@@ -66,7 +66,7 @@ class TcpStatistics:
         connections: open now.
         dialed, accepted: opened so far, from here and from elsewhere.
         failed: ended by an error or by the other end.
-        kept: bytes that were read for routes that are paused.
+        kept: bytes that were read for lanes that are paused.
     """
 
     connections: int
@@ -381,12 +381,12 @@ class TcpPort:
 
 @define(eq=False, repr=False)
 class TcpLink:
-    """Overlay messages to one neighbor over the connection of its endpoint."""
+    """Overlay messages to one neighbor in one class, over the connection of its endpoint."""
 
     host: Switchboard
     port: TcpPort
     contact: Contact
-    route: Route
+    lane: Lane
     output: Output
     _connection: Connection | None = None
 
@@ -398,7 +398,7 @@ class TcpLink:
         if connection is None:
             self.output.lose(frames, size, "unreachable")
         elif self.output.admit(size, frames, self.host.now()):
-            connection.send_frames(self.route, pieces, size, self.output, frames)
+            connection.send_frames(self.lane, pieces, size, self.output, frames)
 
     def hand_on(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
         """Queue whole frames that the output has admitted."""
@@ -409,12 +409,12 @@ class TcpLink:
             self.output.release(size, self.host.now())
             self.output.lose(frames, size, "unreachable")
         else:
-            connection.send_frames(self.route, pieces, size, self.output, frames)
+            connection.send_frames(self.lane, pieces, size, self.output, frames)
 
     def evict(self) -> None:
         """Give up on a neighbor that takes nothing."""
         if self._connection is not None:
-            self._connection.evict(self.route)
+            self._connection.evict(self.lane)
 
     def close(self) -> None:
         """The connection stays for whoever else uses it."""

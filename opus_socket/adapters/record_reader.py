@@ -12,12 +12,13 @@ from collections.abc import Callable
 from attrs import define, field
 
 from opus_socket.adapters.backlog import Backlogs
-from opus_socket.adapters.base import Route, Switchboard
+from opus_socket.adapters.base import Lane, Route, Switchboard
 from opus_socket.adapters.flow import Output
-from opus_socket.adapters.records import HEAD_SIZE, VERSION, parse_route
+from opus_socket.adapters.records import HEAD_SIZE, VERSION, parse_lane, parse_route
 from opus_socket.core.addresses import WORD_MAX, Contact, Endpoint
 from opus_socket.core.effects import Kind
 from opus_socket.core.key_attributes import DIGEST_LENGTH
+from opus_socket.core.message import HEADER_SIZE, class_of
 from opus_socket.core.wire import MAX_BODY, decode_plain
 from opus_socket.errors import RemoteProtocolError
 
@@ -36,7 +37,7 @@ class RecordReader:
         backlogs: whom frames are handed to.
         remote: the endpoint at the other end; None until it has said so.
         opened: called whenever an endpoint has introduced itself.
-        regulated: called with a route and whether the other end has paused it.
+        regulated: called with a lane and whether the other end has paused it.
 
     Attributes:
         carried: set when a message was handed on; whoever looks at it clears it.
@@ -46,10 +47,11 @@ class RecordReader:
     backlogs: Backlogs
     remote: Endpoint | None
     opened: Callable[[], None]
-    regulated: Callable[[Route, bool], None]
+    regulated: Callable[[Lane, bool], None]
     carried: bool = field(default=False, init=False)
     _digests: dict[int, bytes] = field(factory=dict, init=False)
     _route: Route | None = field(default=None, init=False)
+    _lane: Lane | None = field(default=None, init=False)
     _sender: Contact | None = field(default=None, init=False)
     _left: int = field(default=0, init=False)
     _skipping: bool = field(default=False, init=False)
@@ -84,6 +86,7 @@ class RecordReader:
                 offset += HEAD_SIZE
                 self._left = length
                 self._skipping = not self._wants(kind)
+                self._lane = None
                 continue
             if length > MAX_BODY:
                 raise RemoteProtocolError("oversize", f"a record of {length} bytes")
@@ -114,7 +117,11 @@ class RecordReader:
         """A part of a record of overlay messages, or of one that is skipped."""
         if self._skipping or self._route is None or self._sender is None:
             return len(data)
-        used, broken = self.backlogs.take(self._route, data, self._sender, blockers)
+        if self._lane is None:
+            if len(data) < min(HEADER_SIZE, self._left):
+                return 0
+            self._lane = Lane(self._route, class_of(data))
+        used, broken = self.backlogs.take(self._lane, data, self._sender, blockers)
         if broken is None and used < len(data) == self._left:
             broken = "partial_frame"
         if broken is not None:
@@ -129,7 +136,7 @@ class RecordReader:
         elif kind is Kind.SELECT:
             self._take_select(body)
         elif kind in (Kind.PAUSE, Kind.RESUME):
-            self.regulated(parse_route(body, "bad_pause"), kind is Kind.PAUSE)
+            self.regulated(parse_lane(body, "bad_pause"), kind is Kind.PAUSE)
         elif self._route is None or self._sender is None:
             self.host.refuse("unselected")
         elif kind is not Kind.PROTOCOL or self._agrees(self._route.tag):

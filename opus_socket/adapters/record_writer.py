@@ -1,8 +1,9 @@
 """The records of a connection: what waits to be written, put together.
 
-Its one rule: as many records go in one write as it may have pieces, control first, and what is
-written is accounted for to the byte: each output gets its room back as soon as the system has
-taken its bytes. The counterpart of `record_reader`.
+Its one rule: as many records go in one write as it may have pieces, control first, and only a turn
+or so while several lanes want to be written, so that nobody waits behind much; what is written is
+accounted for to the byte: each output gets its room back as soon as the system has taken its bytes.
+The counterpart of `record_reader`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from itertools import islice
 
 from attrs import define, field
 
-from opus_socket.adapters.base import Route, Switchboard
+from opus_socket.adapters.base import Lane, Route, Switchboard
 from opus_socket.adapters.flow import Output
 from opus_socket.adapters.outgoing import RECORD_SIZE, Chunk, Outgoing, own
 from opus_socket.adapters.records import open_record, record_head, select_record
@@ -24,7 +25,7 @@ from opus_socket.core.effects import Kind
 
 PIECES_PER_WRITE = 64
 JOIN_BELOW = 1024
-MAX_ROUTES = 1 << 16
+MAX_LANES = 1 << 16
 
 Span = tuple[Output | None, int, int]
 """Of which output the next bytes are, how many, and in how many messages."""
@@ -41,29 +42,33 @@ class RecordWriter:
 
     Attributes:
         sent: bytes that the system has taken.
+        yielding: whether the last write left something, so that others have their turn.
     """
 
     host: Switchboard
     local: Endpoint
     outgoing: Outgoing
     sent: int = field(default=0, init=False)
+    yielding: bool = field(default=False, init=False)
     _wire: deque[Piece] = field(factory=deque, init=False)
     _spans: deque[Span] = field(factory=deque, init=False)
     _announced: dict[int, bytes] = field(factory=dict, init=False)
     _selected: Route | None = field(default=None, init=False)
-    _routes: set[Route] = field(factory=set, init=False)
+    _last: Lane | None = field(default=None, init=False)
+    _lanes: set[Lane] = field(factory=set, init=False)
 
     @property
     def pending(self) -> bool:
         """Whether a write has been begun and not been finished."""
         return bool(self._wire)
 
-    def has_written(self, route: Route) -> bool:
-        """Whether data of a route has been written lately."""
-        return route in self._routes
+    def has_written(self, lane: Lane) -> bool:
+        """Whether data of a lane has been written lately."""
+        return lane in self._lanes
 
     def write(self, sock: socket.socket, data: bool) -> bool:
-        """Write what the system takes; whether it took anything.
+        """Write what the system takes, or a part of it when several lanes have something to write:
+        then others have their turn, such as those who wait to queue more. Whether it took anything.
 
         Args:
             sock: non-blocking and connected.
@@ -73,8 +78,11 @@ class RecordWriter:
             OSError: the connection has failed.
         """
         before = self.sent
+        self.yielding = False
         while True:
             if not self._wire:
+                if self.yielding:
+                    break
                 self._gather(data)
                 if not self._wire:
                     break
@@ -110,11 +118,14 @@ class RecordWriter:
             if not chunks:
                 return
             size += self._put(chunks)
+            if self.outgoing.contested and chunks[0].output is not None:
+                self.yielding = True
+                return
 
     def _put(self, chunks: list[Chunk]) -> int:
         """Put one record on the wire; its length."""
         size = sum([chunk.size for chunk in chunks])
-        head = self._head(chunks[0].route, chunks[0].kind, size)
+        head = self._head(chunks[0].lane, chunks[0].kind, size)
         pieces = [head, *(piece for chunk in chunks for piece in chunk.pieces)]
         if size < JOIN_BELOW * len(pieces):
             pieces = [b"".join(pieces)]
@@ -123,11 +134,17 @@ class RecordWriter:
         self._spans.extend([(chunk.output, chunk.size, chunk.frames) for chunk in chunks])
         return len(head) + size
 
-    def _head(self, route: Route, kind: Kind, size: int) -> bytes:
+    def _head(self, lane: Lane, kind: Kind, size: int) -> bytes:
         """What must stand before a body: introductions, selection, record header."""
         if kind is Kind.PAUSE or kind is Kind.RESUME:
             return record_head(kind, size)
         head = b""
+        route = lane.route
+        if lane != self._last:
+            self._last = lane
+            if len(self._lanes) >= MAX_LANES:
+                self._lanes.clear()
+            self._lanes.add(lane)
         # The members here may have left, and others may have come.
         digest = self.host.digest(route.tag) or b""
         if self._announced.get(route.tag) != digest:
@@ -135,9 +152,6 @@ class RecordWriter:
             head += open_record(self.local, route.tag, digest)
         if route != self._selected:
             self._selected = route
-            if len(self._routes) >= MAX_ROUTES:
-                self._routes.clear()
-            self._routes.add(route)
             head += select_record(route)
         return head + record_head(kind, size)
 

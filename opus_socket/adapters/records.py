@@ -3,12 +3,13 @@
 Its one rule: the layout stands here and nowhere else. A record is `u8 kind | u24 length | body`;
 `open` introduces the endpoint at the other end and an overlay that it has members of, `select`
 says between which virtual nodes the records that follow go, `pause` and `resume` say of which
-route the other end wants no overlay messages for now.
+lane, a route and a traffic class, the other end wants no overlay messages for now. The overlay
+messages of one record are of one class, which their first one names.
 """
 
 from __future__ import annotations
 
-from opus_socket.adapters.base import Route
+from opus_socket.adapters.base import Lane, Route
 from opus_socket.core.addresses import Endpoint
 from opus_socket.core.effects import Kind
 from opus_socket.core.wire import encode_plain
@@ -40,12 +41,26 @@ def select_record(route: Route) -> bytes:
 
 
 def route_bytes(route: Route) -> bytes:
-    """A route, as it stands in `select`, `pause` and `resume`."""
+    """A route, as it stands in `select`."""
     return b"".join([word.to_bytes(_WORD) for word in route])
 
 
+def lane_bytes(lane: Lane) -> bytes:
+    """A lane, as it stands in `pause` and `resume`: its route and its traffic class."""
+    return route_bytes(lane.route) + lane.traffic_class.to_bytes(1)
+
+
+def parse_lane(body: bytes, kind: str) -> Lane:
+    """The lane in the body of a `pause` or `resume`.
+
+    Raises:
+        RemoteProtocolError: `kind`; the body has another length.
+    """
+    return Lane(parse_route(body[:-1], kind), body[-1])
+
+
 def parse_route(body: bytes, kind: str) -> Route:
-    """The route in the body of a `select`, `pause` or `resume`.
+    """The route in the body of a `select`.
 
     Raises:
         RemoteProtocolError: `kind`; the body has another length.

@@ -2,8 +2,8 @@
 
 Its one rule: one write a neighbor for all that one read brought. A relayed run of frames is
 written unchanged behind a record header of four bytes (see `records`). Control records go before
-data. Whatever else is sealed sits below the records. What cannot be handed on stops the route
-that it is for, not the connection (see `backlog`).
+data, and what several lanes have to write goes in turns (see `outgoing`). Whatever else is sealed
+sits below the records. What cannot be handed on stops its lane, not the connection (see `backlog`).
 
 A connection is used in both directions by everybody at its two endpoints. Which one stays when
 two cross is decided by the pool.
@@ -19,13 +19,13 @@ from typing import Protocol
 from attrs import define, field
 
 from opus_socket.adapters.backlog import Backlogs
-from opus_socket.adapters.base import READ_SIZE, Route, Switchboard
+from opus_socket.adapters.base import READ_SIZE, Lane, Route, Switchboard
 from opus_socket.adapters.flow import FlowSettings, Intake, Output, attended_by_nobody
 from opus_socket.adapters.outgoing import RECORD_SIZE, Chunk, Outgoing
 from opus_socket.adapters.poller import READ, WRITE
 from opus_socket.adapters.record_reader import RecordReader
 from opus_socket.adapters.record_writer import RecordWriter
-from opus_socket.adapters.records import route_bytes
+from opus_socket.adapters.records import lane_bytes
 from opus_socket.core.addresses import Endpoint
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
@@ -72,7 +72,7 @@ class Connection:
         retiring: it ends when its queue is written.
         used_at: when it last carried a message, in either direction; None if it never did.
         reader: takes what comes apart.
-        kept: accounts for what came for routes that are paused.
+        kept: accounts for what came for lanes that are paused.
     """
 
     host: Switchboard
@@ -154,36 +154,36 @@ class Connection:
         return taken
 
     def send_frames(
-        self, route: Route, pieces: Sequence[Piece], size: int, output: Output, frames: int
+        self, lane: Lane, pieces: Sequence[Piece], size: int, output: Output, frames: int
     ) -> None:
         """Queue overlay messages; the output has admitted them."""
         # Others wait for a record. One of many short frames costs more to cut than it keeps them.
         longest = LONGEST_CHUNK if size < LONG_FRAME * frames else RECORD_SIZE
         if size <= longest:
-            self._outgoing.add_data(Chunk(route, Kind.OVERLAY, pieces, size, output, frames))
+            self._outgoing.add_data(Chunk(lane, Kind.OVERLAY, pieces, size, output, frames))
         else:
             for part, length, count in split_pieces(pieces, longest):
-                chunk = Chunk(route, Kind.OVERLAY, part, length, output, count)
+                chunk = Chunk(lane, Kind.OVERLAY, part, length, output, count)
                 self._outgoing.add_data(chunk)
         self._touch()
 
     def flush(self) -> None:
         """Write what can be written, then copy what still points into the read buffer."""
         self._touched = False
-        if self.established and self.open:
+        if self.established and self.open and not self._writer.yielding:
             self._write()
         if self.open:
             self._writer.own_pieces()
             self._watch()
 
-    def evict(self, route: Route) -> None:
-        """Give up on what the other end takes no byte of: the route if it has paused that, so that
+    def evict(self, lane: Lane) -> None:
+        """Give up on what the other end takes no byte of: the lane if it has paused that, so that
         others go on, or else the connection.
         """
         now = self.host.now()
-        if not self._outgoing.is_paused(route):
+        if not self._outgoing.is_paused(lane):
             self.fail("evicted: it took no byte for too long", "evicted")
-        for chunk in self._outgoing.discard(route):
+        for chunk in self._outgoing.discard(lane):
             if chunk.output is not None:
                 chunk.output.release(chunk.size, now)
                 chunk.output.lose(chunk.frames, chunk.size, "evicted")
@@ -231,14 +231,14 @@ class Connection:
             except OSError as error:
                 self.fail(str(error))
 
-    def _regulated(self, route: Route, paused: bool) -> None:
-        """The other end wants no data of a route for now, or wants it again."""
-        if not self._writer.has_written(route) and not self._outgoing.is_paused(route):
-            self.host.refuse("pause_of_nothing", route.tag)
+    def _regulated(self, lane: Lane, paused: bool) -> None:
+        """The other end wants no data of a lane for now, or wants it again."""
+        if not self._writer.has_written(lane) and not self._outgoing.is_paused(lane):
+            self.host.refuse("pause_of_nothing", lane.route.tag)
         elif paused:
-            self._outgoing.pause(route)
+            self._outgoing.pause(lane)
         else:
-            self._outgoing.resume(route)
+            self._outgoing.resume(lane)
             self._touch()
 
     # Reading
@@ -258,6 +258,7 @@ class Connection:
                 return
             self.established = True
             self.owner.established(self)
+        self._writer.yielding = False
         self.flush()
 
     def _read(self) -> None:
@@ -303,11 +304,11 @@ class Connection:
             self._watch()
         return True
 
-    def _regulate(self, route: Route, paused: bool) -> None:
-        """Tell the other end whether to pause a route. There is no more of it than was read."""
+    def _regulate(self, lane: Lane, paused: bool) -> None:
+        """Tell the other end whether to pause a lane. There is no more of it than was read."""
         if self.open:
             kind = Kind.PAUSE if paused else Kind.RESUME
-            self._outgoing.add_control(route, kind, route_bytes(route), always=True)
+            self._outgoing.add_control(lane.route, kind, lane_bytes(lane), always=True)
             self._touch()
 
     def _drained(self) -> None:

@@ -174,7 +174,10 @@ class UdpPort:
 
 @define(eq=False, repr=False)
 class UdpLink:
-    """Overlay messages to one neighbor in datagrams, as many to one as it holds."""
+    """Overlay messages to one neighbor in one class, in datagrams, as many to one as it holds.
+
+    Nothing is queued, so classes do not compete.
+    """
 
     port: UdpPort
     contact: Contact

@@ -5,8 +5,9 @@ Its one rule: a configuration that exists is a valid one; whatever is not allowe
 
 The rooms: `overlay` (`OverlayConfig`, and how it is loaded and changed), `tables` (every setting
 with its default, unit, meaning and bounds), `services` (those that are on), `layers` (files,
-options and arguments over each other), `endpoints` and `link_limits` (host and port, and limits of
-links, as people write them), `example` (`hypercast.toml.example`).
+options and arguments over each other), `endpoints`, `link_limits` and `class_weights` (host and
+port, limits of links, and weights of traffic classes, as people write them), `example`
+(`hypercast.toml.example`).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import attrs
 from attrs import field, frozen
 
 from opus_socket import registry
+from opus_socket.config.class_weights import class_weight, class_weights
 from opus_socket.config.endpoints import host_port, multicast_group, reachable
 from opus_socket.config.link_limits import link_limit, parse_limit
 from opus_socket.core.addresses import MAX_ENDPOINTS, LogicalAddress
@@ -95,7 +96,7 @@ class SocketConfig(Table):
         256 * 1024,
         unit="bytes",
         minimum=1,
-        meaning="messages that wait for one neighbor",
+        meaning="messages that wait for one neighbor in one traffic class",
         follows="SocketAdapter.UDP.MessageBufferSize = 100 (messages)",
     )
     read_timeout: float = setting(
@@ -109,7 +110,7 @@ class SocketConfig(Table):
         "block",
         choices=("block", "drop", "evict"),
         meaning=(
-            "what a full output does: block pauses the routes that feed it, back to the sender; "
+            "what a full output does: block pauses the lanes that feed it, back to the sender; "
             "drop discards what does not fit; evict does, too, and gives up a neighbor that takes "
             "nothing for evict_timeout"
         ),
@@ -129,7 +130,7 @@ class SocketConfig(Table):
         minimum=0.001,
         meaning=(
             "with evict: a neighbor whose full output takes no byte for so long is given up: its "
-            "route, if the other end has paused that, or else its connection"
+            "lane, if the other end has paused that, or else its connection"
         ),
     )
     local_handover: bool = setting(
@@ -146,6 +147,29 @@ class SocketConfig(Table):
             "fragments, for which a receiver has room for eight of the longest messages"
         ),
     )
+    class_weights: tuple[str, ...] = setting(
+        (),
+        unit="CLASS:WEIGHT",
+        form=class_weight,
+        meaning=(
+            "in what ratio traffic classes share the way to a neighbor while each has more to "
+            "send; a class that is not named has the weight 1"
+        ),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        self.weights()
+
+    def weights(self) -> dict[int, int]:
+        """The weights of the traffic classes that have another one than 1.
+
+        Raises:
+            ConfigurationError: a class is named twice.
+        """
+        try:
+            return class_weights(self.class_weights)
+        except ValueError as error:
+            raise refused("socket.class_weights", self.class_weights, str(error)) from None
 
 
 @frozen(kw_only=True)

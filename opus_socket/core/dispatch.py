@@ -19,6 +19,9 @@ Piece = bytes | memoryview
 """Bytes for a wire. A memoryview dies when its receive buffer is filled again: what is not
 written at once must be copied. Bytes may be kept."""
 
+MAX_WEIGHT = 100
+"""The largest weight of a traffic class, in whose ratio classes share a link; the least is 1."""
+
 
 @frozen
 class EngineSettings:

@@ -80,6 +80,11 @@ def version_and_size(buffer: bytes | memoryview, offset: int) -> tuple[int, int]
     return head >> SHIFT["version"] & MASK["version"], fixed_size(las) + length
 
 
+def class_of(frames: bytes | memoryview) -> int:
+    """The traffic class of the first of these frames; 0 when not even its header is there."""
+    return frames[1] if len(frames) >= HEADER_SIZE else 0
+
+
 WORD_MASK = (
     MASK["version"] << SHIFT["version"]
     | MASK["las"] << SHIFT["las"]

@@ -1,4 +1,4 @@
-"""Routes that share a connection: a full output stops the one that feeds it, whoever reads when."""
+"""Lanes that share a connection: a full output stops those that feed it, whoever reads when."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from board import TAG, Board, contact, frame, turn_until
-from opus_socket.adapters.base import Route, whole_frames
+from opus_socket.adapters.base import Lane, Route, whole_frames
 from opus_socket.adapters.flow import Output, Overflow
 from opus_socket.adapters.pool import TcpLink
-from opus_socket.core.message import OverlayMessage, version_and_size
+from opus_socket.core.message import OverlayMessage, class_of, version_and_size
 
-ROUTES = [Route(TAG, number, number + 10) for number in range(3)]
+LANES = [
+    Lane(Route(TAG, number, number + 10), traffic_class)
+    for number in range(2)
+    for traffic_class in (0, 200)
+]
 SIZES = st.sampled_from([0, 100, 60_000])
-INDEX = st.integers(0, len(ROUTES) - 1)
+INDEX = st.integers(0, len(LANES) - 1)
 STEPS = st.one_of(
     st.tuples(st.just("send"), INDEX, SIZES),
     st.tuples(st.just("shut"), INDEX, st.just(0)),
@@ -35,18 +39,18 @@ class Crossing:
         self.target = target
         self.output = self.here.output()
         self.links = [
-            TcpLink(self.here, source, contact(target.local), route, self.output)
-            for route in ROUTES
+            TcpLink(self.here, source, contact(target.local), lane, self.output) for lane in LANES
         ]
-        self.gates = [self.there.output(1, overflow=Overflow.BLOCK) for _ in ROUTES]
-        self.there.gates.update(zip(ROUTES, self.gates, strict=True))
-        self.sent: dict[Route, int] = defaultdict(int)
+        self.gates = [self.there.output(1, overflow=Overflow.BLOCK) for _ in LANES]
+        self.there.gates.update(zip(LANES, self.gates, strict=True))
+        self.sent: dict[Lane, int] = defaultdict(int)
 
     def step(self, what: str, index: int, size: int) -> None:
         gate = self.gates[index]
         if what == "send":
-            data = frame(b"x" * size, self.sent[ROUTES[index]])
-            self.sent[ROUTES[index]] += 1
+            lane = LANES[index]
+            data = frame(b"x" * size, self.sent[lane], lane.traffic_class)
+            self.sent[lane] += 1
             self.links[index].push([data], len(data), 1)
         elif what == "shut" and not gate.closed:
             gate.admit(1, 1, 0.0)
@@ -57,17 +61,19 @@ class Crossing:
         elif what == "there":
             self.there.turn()
 
-    def arrived(self, route: Route) -> list[tuple[int, int] | None]:
-        frames = [data for each, data, _ in self.there.frames_in if each == route]
+    def arrived(self, lane: Lane) -> list[tuple[int, int] | None]:
+        frames = [
+            data for route, data, _ in self.there.frames_in if Lane(route, class_of(data)) == lane
+        ]
         return [OverlayMessage.parse(data).id for data in frames]
 
-    def wait_for(self, routes: list[Route]) -> None:
+    def wait_for(self, lanes: list[Lane]) -> None:
         def complete() -> bool:
-            return all(len(self.arrived(route)) == self.sent[route] for route in routes)
+            return all(len(self.arrived(lane)) == self.sent[lane] for lane in lanes)
 
         turn_until(complete, self.here, self.there)
-        for route in routes:
-            assert self.arrived(route) == [(1, number) for number in range(self.sent[route])]
+        for lane in lanes:
+            assert self.arrived(lane) == [(1, number) for number in range(self.sent[lane])]
 
     def close(self) -> None:
         self.here.close()
@@ -75,15 +81,15 @@ class Crossing:
 
 
 @given(st.lists(STEPS, max_size=60))
-def test_open_routes_go_on_and_shut_ones_lose_nothing(steps: list[tuple[str, int, int]]) -> None:
+def test_open_lanes_go_on_and_shut_ones_lose_nothing(steps: list[tuple[str, int, int]]) -> None:
     with closing(Crossing()) as crossing:
         for step in steps:
             crossing.step(*step)
-        pairs = list(zip(ROUTES, crossing.gates, strict=True))
-        crossing.wait_for([route for route, gate in pairs if not gate.closed])
-        for index in range(len(ROUTES)):
+        pairs = list(zip(LANES, crossing.gates, strict=True))
+        crossing.wait_for([lane for lane, gate in pairs if not gate.closed])
+        for index in range(len(LANES)):
             crossing.step("open", index, 0)
-        crossing.wait_for(ROUTES)
+        crossing.wait_for(LANES)
         turn_until(lambda: crossing.target.statistics().kept == 0, crossing.there)
         assert crossing.output.dropped == crossing.output.queued == 0
         assert crossing.here.refused == crossing.there.refused == {}
@@ -120,5 +126,5 @@ def test_what_is_kept_is_accounted_twice() -> None:
         assert isinstance(connection.kept, Output)
         assert connection.kept.queued == crossing.target.statistics().kept
         crossing.step("open", 0, 0)
-        crossing.wait_for(ROUTES)
+        crossing.wait_for(LANES)
         assert connection.kept.queued == 0

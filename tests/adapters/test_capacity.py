@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from attrs import define
 
-from board import DIGEST, ROUTE, TAG, Board, contact, frame, turn_until
+from board import DIGEST, LANE, ROUTE, TAG, Board, contact, frame, turn_until
 from opus_socket.adapters import capacity
 from opus_socket.adapters.capacity import descriptor_share
 from opus_socket.adapters.flow import Overflow
 from opus_socket.adapters.pool import PoolSettings, TcpLink, TcpPort
-from opus_socket.adapters.records import open_record, record, route_bytes, select_record
+from opus_socket.adapters.records import lane_bytes, open_record, record, select_record
 from opus_socket.adapters.tcp import Connection
 from opus_socket.core.addresses import Endpoint
 from opus_socket.core.effects import Kind
@@ -70,7 +70,7 @@ def is_closed(client: socket.socket) -> bool:
 
 
 def link(board: Board, port: TcpPort, to: Endpoint) -> TcpLink:
-    return TcpLink(board, port, contact(to), ROUTE, board.output())
+    return TcpLink(board, port, contact(to), LANE, board.output())
 
 
 def push(way: TcpLink, data: bytes) -> None:
@@ -131,7 +131,7 @@ def test_messages_in_either_direction_are_use(board: Board, clients: Clients, da
 @pytest.mark.parametrize(
     "data",
     [
-        record(Kind.RESUME, route_bytes(ROUTE)),
+        record(Kind.RESUME, lane_bytes(LANE)),
         bytes((200,)) + (5).to_bytes(3) + b"later",
         open_record(Endpoint("127.0.0.1", 9), TAG + 1, DIGEST),
         record(Kind.OVERLAY, b""),
@@ -167,11 +167,11 @@ def test_what_was_opened_from_here_never_makes_room(make_board: Boards, clients:
 def test_who_is_owed_something_keeps_its_connection(board: Board, clients: Clients) -> None:
     """What is queued for it waits until it takes it, however long that is."""
     port = board.listen(settings=small(1))
-    slow = clients(board, port, DATA + record(Kind.PAUSE, route_bytes(ROUTE)))
+    slow = clients(board, port, DATA + record(Kind.PAUSE, lane_bytes(LANE)))
     way = link(board, port, Endpoint(*slow.getsockname()))
     push(way, b"first")
     turn_until(lambda: way.output.queued == 0, board)
-    slow.sendall(record(Kind.PAUSE, route_bytes(ROUTE)))
+    slow.sendall(record(Kind.PAUSE, lane_bytes(LANE)))
     turn_until(lambda: bool(board.poller.poll()), board)
     board.turn()
     push(way, b"later")
@@ -186,7 +186,7 @@ def test_whose_messages_wait_here_keeps_its_connection(board: Board, clients: Cl
     port = board.listen(settings=small(1))
     gate = board.output(1, overflow=Overflow.BLOCK)
     gate.admit(1, 1, 0.0)
-    board.gates[ROUTE] = gate
+    board.gates[LANE] = gate
     paused = clients(board, port, DATA)
     paused.sendall(DATA)
     board.advance(100.0)

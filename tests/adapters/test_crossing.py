@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from board import ROUTE, Board, contact, frame, turn_until
+from board import LANE, ROUTE, Board, contact, frame, turn_until
 from opus_socket.adapters.pool import TcpLink, TcpPort
 from opus_socket.core.effects import Kind
 
@@ -33,7 +33,7 @@ class Two:
 
     def link(self, side: int) -> TcpLink:
         board, there = self.boards[side], contact(self.ports[1 - side].local)
-        return TcpLink(board, self.ports[side], there, ROUTE, board.output())
+        return TcpLink(board, self.ports[side], there, LANE, board.output())
 
     def step(self, what: str, side: int) -> None:
         if what == "turn":

@@ -11,7 +11,7 @@ from attrs import define
 from hypothesis import given
 from hypothesis import strategies as st
 
-from board import ROUTE, Board, contact, frame, turn_until
+from board import LANE, ROUTE, Board, contact, frame, turn_until
 from emulated_board import (
     BOUNDS,
     NEIGHBORS,
@@ -50,8 +50,14 @@ def over_tcp(board: EmulatedBoard, to: Board) -> EmulatedLink:
     assert board.emulation is not None
     source, target = board.listen(), to.listen()
     output = Output(NEIGHBORS[0], BOUNDS, board._attend)
-    link = TcpLink(board, source, contact(target.local), ROUTE, output)
-    return EmulatedLink(board.emulation, link, NEIGHBORS[0])
+    link = TcpLink(board, source, contact(target.local), LANE, output)
+    return board.emulation.hold(link, NEIGHBORS[0])
+
+
+def feed(board: Board) -> None:
+    """Let everybody hand over until nobody has anything."""
+    while board.run_feeders():
+        pass
 
 
 # On its way out
@@ -82,9 +88,7 @@ def test_datagrams_are_held_back_like_anything_else(here: EmulatedBoard) -> None
         port = UdpPort(here, bind("127.0.0.1", 0))
         place = Endpoint(*heard.sock.getsockname()[:2])
         output = Output(NEIGHBORS[0], BOUNDS, here._attend)
-        link = EmulatedLink(
-            emulation, UdpLink(port, contact(place), ROUTE, output, 8_192), NEIGHBORS[0]
-        )
+        link = emulation.hold(UdpLink(port, contact(place), ROUTE, output, 8_192), NEIGHBORS[0])
         total = push(link, 30)
         here.work()
         assert DEPTH - PART < total - output.queued <= DEPTH
@@ -118,7 +122,7 @@ def test_a_full_link_closes_and_opens_like_any_other(here: EmulatedBoard) -> Non
         link.output.when_open(lambda: opened.append(here.clock))
         while not opened:
             here.pass_time(0.01)
-            there.run_feeders()
+            feed(there)
         # It has drained to half: what was pushed, less a burst, less half of its bound.
         assert opened[0] == pytest.approx(
             (40 * FRAME - DEPTH - 10_000) / RATE, abs=0.01 + PART / RATE
@@ -137,7 +141,7 @@ def test_what_is_held_back_on_purpose_is_no_stall(here: EmulatedBoard) -> None:
         assert link.output.closed
         for _ in range(40):
             here.pass_time(0.25)
-            there.run_feeders()
+            feed(there)
             assert not link.output.overdue(here.clock)
             assert not link.output.stalled
         assert len(there.frames_in) == 5
@@ -147,7 +151,7 @@ def test_what_is_held_back_on_purpose_is_no_stall(here: EmulatedBoard) -> None:
         push(link, 10)
         for _ in range(80):
             here.pass_time(0.25)
-            there.run_feeders()
+            feed(there)
         link.output.overdue(here.clock)
         assert link.output.stalled
         assert link.held.size == 0
@@ -175,7 +179,7 @@ def test_what_is_held_for_a_dropped_neighbor_still_goes(here: EmulatedBoard) -> 
         for _ in range(8):
             here.work()
             here.pass_time(0.05)
-            there.run_feeders()
+            feed(there)
         assert numbers(there) == list(range(40))
 
 
@@ -209,7 +213,7 @@ def test_links_share_the_bandwidth_of_their_node(here: EmulatedBoard) -> None:
         here.work()
         for _ in range(20):
             here.pass_time(0.05)
-            there.run_feeders()
+            feed(there)
         shares = [total - link.held.size for total, link in zip(held, links, strict=True)]
         assert sum(shares) == pytest.approx(DEPTH + RATE * here.clock, abs=PART)
         assert max(shares) - min(shares) <= QUANTUM + FRAME
@@ -226,7 +230,7 @@ def test_what_comes_in_waits_behind_a_gate(here: EmulatedBoard) -> None:
     with closing(Board()) as there:
         source, target = there.listen(), here.listen()
         output = there.output()
-        link = TcpLink(there, source, contact(target.local), ROUTE, output)
+        link = TcpLink(there, source, contact(target.local), LANE, output)
         pieces = [frame(b"x" * 1_000, number) for number in range(2_000)]
         link.push(pieces, sum(map(len, pieces)), len(pieces))
         turn_until(lambda: is_closed(here), here, there)
@@ -255,7 +259,7 @@ def is_closed(board: EmulatedBoard, link: LogicalAddress | None = None) -> bool:
 def there_is_paused(link: TcpLink) -> bool:
     connection = link.port.connection_to(link.contact)
     assert connection is not None
-    return connection._outgoing.is_paused(ROUTE)
+    return connection._outgoing.is_paused(LANE)
 
 
 def test_gates_of_a_member_share_its_bandwidth(here: EmulatedBoard) -> None:
@@ -269,7 +273,7 @@ def test_gates_of_a_member_share_its_bandwidth(here: EmulatedBoard) -> None:
         here.work()
         for _ in range(20):
             here.pass_time(0.05)
-            there.run_feeders()
+            feed(there)
         shares = [FRAME * len(numbers(here, index)) for index in range(2)] + [taken(there)]
         assert sum(shares) == pytest.approx(DEPTH + RATE * here.clock, abs=PART)
         assert max(shares) - min(shares) <= QUANTUM + FRAME
@@ -353,7 +357,7 @@ def test_a_member_that_nothing_limits_is_free_once_all_has_gone(here: EmulatedBo
         here.work()
         assert here.freed == 0
         here.change(TOTAL, None)
-        there.run_feeders()
+        feed(there)
         assert here.freed == 1
         assert (len(there.frames_in), len(here.frames_in)) == (100, 100)
     assert not emulation.buckets
@@ -431,10 +435,10 @@ def test_whatever_happens_nothing_overtakes_and_nothing_is_lost(
                 sent[key] += count
             here.work()
             assert here.taken + taken(there) <= brought + max(deepest, longest)
-            there.run_feeders()
+            feed(there)
             assert [link.output.queued for link in links] == [link.held.size for link in links]
         here.change(TOTAL, None)
-        there.run_feeders()
+        feed(there)
         for number, link in enumerate(links):
             assert link.output.queued == 0
             assert numbers(there, number) == list(range(sent["out", number]))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from board import ROUTE, Board, contact, frame
 from opus_socket.adapters.flow import Output, Overflow
 from opus_socket.adapters.inbox import Inbox
-from opus_socket.adapters.local import LocalLink
+from opus_socket.adapters.local import LocalLink, LocalWay
 from opus_socket.adapters.seal import PlaintextSeal
 from opus_socket.core.addresses import Endpoint
 from opus_socket.core.message import OverlayMessage
@@ -25,7 +25,7 @@ class Way:
 
     def __init__(self, board: Board, output: Output) -> None:
         self.board = board
-        self.link = LocalLink(board, ROUTE, PLACE, output)
+        self.link = LocalLink(LocalWay(board, ROUTE, PLACE), output)
 
     def push(self, *payloads: bytes) -> None:
         frames = [frame(payload) for payload in payloads]

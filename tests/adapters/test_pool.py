@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from board import DIGEST, ROUTE, TAG, Board, contact, frame, turn_until
+from board import DIGEST, LANE, ROUTE, TAG, Board, contact, frame, turn_until
 from opus_socket.adapters.pool import PoolSettings, TcpLink, TcpPort
 from opus_socket.adapters.records import open_record, record, select_record
 from opus_socket.core.addresses import Contact, Endpoint, Use
@@ -19,7 +19,7 @@ DATA = frame(b"data")
 
 
 def link(board: Board, port: TcpPort, to: Contact) -> TcpLink:
-    return TcpLink(board, port, to, ROUTE, board.output())
+    return TcpLink(board, port, to, LANE, board.output())
 
 
 def push(way: TcpLink, data: bytes = DATA) -> None:

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from board import DIGEST, ROUTE, TAG, Board, frame
+from board import DIGEST, LANE, ROUTE, TAG, Board, frame
 from opus_socket.adapters.backlog import Backlogs
-from opus_socket.adapters.base import READ_SIZE, Route
+from opus_socket.adapters.base import READ_SIZE, Lane, Route
 from opus_socket.adapters.flow import Output
 from opus_socket.adapters.record_reader import MAX_OVERLAYS, RecordReader
 from opus_socket.adapters.records import (
+    lane_bytes,
     open_record,
     record,
     record_head,
-    route_bytes,
     select_record,
 )
 from opus_socket.core.addresses import Endpoint
@@ -37,7 +37,7 @@ class Stream:
     def __init__(self, board: Board, remote: Endpoint | None = None) -> None:
         self.board = board
         self.introductions = 0
-        self.regulated: list[tuple[Route, bool]] = []
+        self.regulated: list[tuple[Lane, bool]] = []
         nothing_kept = Backlogs(board, (), _unexpected, _unexpected, _unexpected)
         self.reader = RecordReader(board, nothing_kept, remote, self._count, self._regulate)
         self.tail = b""
@@ -59,8 +59,8 @@ class Stream:
     def _count(self) -> None:
         self.introductions += 1
 
-    def _regulate(self, route: Route, paused: bool) -> None:
-        self.regulated.append((route, paused))
+    def _regulate(self, lane: Lane, paused: bool) -> None:
+        self.regulated.append((lane, paused))
 
 
 def _unexpected(*_: object) -> None:
@@ -157,7 +157,8 @@ def test_a_stream_cut_anywhere_says_the_same(cuts: list[int]) -> None:
         (record(Kind.OPEN, cbor2.dumps([1, b"", TAG, DIGEST])), "bad_endpoint"),
         (select_record(ROUTE), "bad_select"),
         (OPENING + record(Kind.SELECT, b"x" * 11), "bad_select"),
-        (OPENING + record(Kind.PAUSE, b"x" * 13), "bad_pause"),
+        (OPENING + record(Kind.PAUSE, b"x" * 12), "bad_pause"),
+        (OPENING + record(Kind.PAUSE, b"x" * 14), "bad_pause"),
         (OPENING + record(Kind.RESUME, b""), "bad_pause"),
         (OPENING + of_overlay(frame(b"x")[:-1]), "partial_frame"),
         (OPENING + of_overlay(frame(b"x"), b"\0" * 7), "partial_frame"),
@@ -219,9 +220,10 @@ def test_an_endpoint_introduces_itself_once(board: Board) -> None:
 def test_routes_are_paused_and_resumed_by_name(board: Board) -> None:
     """Whatever is selected, and before anything is."""
     stream = Stream(board)
-    stream.feed(record(Kind.PAUSE, route_bytes(OTHER)) + OPENING)
-    stream.feed(record(Kind.RESUME, route_bytes(OTHER)) + record(Kind.PAUSE, route_bytes(ROUTE)))
-    assert stream.regulated == [(OTHER, True), (OTHER, False), (ROUTE, True)]
+    other = Lane(OTHER, 255)
+    stream.feed(record(Kind.PAUSE, lane_bytes(other)) + OPENING)
+    stream.feed(record(Kind.RESUME, lane_bytes(other)) + record(Kind.PAUSE, lane_bytes(LANE)))
+    assert stream.regulated == [(other, True), (other, False), (LANE, True)]
 
 
 def test_overlays_of_one_connection_are_bounded(board: Board) -> None:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from board import DIGEST, ROUTE, TAG, Board, contact, frame, turn_until
+from board import DIGEST, LANE, ROUTE, TAG, Board, contact, frame, turn_until
 from opus_socket.adapters import tcp
-from opus_socket.adapters.base import Route
+from opus_socket.adapters.base import Lane, Route
 from opus_socket.adapters.flow import Intake, Output, Overflow
 from opus_socket.adapters.outgoing import CONTROL_LIMIT, RECORD_SIZE, Chunk
 from opus_socket.adapters.pool import TcpLink, TcpPort
@@ -36,7 +36,7 @@ class Pair:
         self.link = self.link_to_b(self.output)
 
     def link_to_b(self, output: Output, route: Route = ROUTE) -> TcpLink:
-        return TcpLink(self.a, self.port_a, contact(self.port_b.local), route, output)
+        return TcpLink(self.a, self.port_a, contact(self.port_b.local), Lane(route, 0), output)
 
     def send(self, *payloads: bytes, first: int = 0) -> None:
         frames = [frame(payload, first + index) for index, payload in enumerate(payloads)]
@@ -78,7 +78,7 @@ def test_frames_arrive_in_order(make_board: Boards, host: str) -> None:
 def test_both_ends_use_the_one_connection(pair: Pair) -> None:
     pair.send(b"there")
     pair.until(lambda: bool(pair.b.frames_in))
-    back = TcpLink(pair.b, pair.port_b, contact(pair.port_a.local), ROUTE, pair.b.output())
+    back = TcpLink(pair.b, pair.port_b, contact(pair.port_a.local), LANE, pair.b.output())
     back.push([frame(b"back")], len(frame(b"back")), 1)
     pair.until(lambda: bool(pair.a.frames_in))
     assert pair.a.payloads == [b"back"]
@@ -131,11 +131,11 @@ def test_a_long_message_is_several_records(pair: Pair) -> None:
     connection = pair.port_a.connection_to(contact(pair.port_b.local))
     assert connection is not None
     pair.send(*[b"y" * 16_000] * 250)
-    sizes = [chunk.size for chunk in connection._outgoing._ready[ROUTE]]
+    sizes = [chunk.size for chunk in connection._outgoing._queues[LANE].chunks]
     assert max(sizes) <= RECORD_SIZE < sum(sizes)
     pair.until(lambda: pair.output.queued == 0)
     pair.send(*[b"z" * 100] * 5000)
-    [chunk] = connection._outgoing._ready[ROUTE]
+    [chunk] = connection._outgoing._queues[LANE].chunks
     assert chunk.size > RECORD_SIZE
     pair.until(lambda: len(pair.b.frames_in) == 5251)
 
@@ -217,7 +217,7 @@ def test_a_part_that_is_written_counts_as_progress(pair: Pair) -> None:
 def test_a_reset_counts_what_was_queued_as_lost(pair: Pair, board: Board) -> None:
     client = socket.create_server(("127.0.0.1", 0))
     there = contact(Endpoint(*client.getsockname()))
-    link = TcpLink(pair.a, pair.port_a, there, ROUTE, pair.output)
+    link = TcpLink(pair.a, pair.port_a, there, LANE, pair.output)
     data = frame(b"x" * 50_000)
     for _ in range(100):
         link.push([data], len(data), 1)
@@ -262,7 +262,7 @@ def test_chunks_of_another_connection_do_not_hide_views_from_being_copied(pair: 
     view = memoryview(pair.a.buffer)[: len(data)]
     view[:] = data
     pair.link.push([view], len(data), 1)
-    connection.adopt([Chunk(ROUTE, Kind.OVERLAY, (data,), len(data), None, 1)])
+    connection.adopt([Chunk(LANE, Kind.OVERLAY, (data,), len(data), None, 1)])
     pair.a.flush()
     view[:] = b"\xee" * len(data)
     pair.until(lambda: len(pair.b.frames_in) == 2)
@@ -340,7 +340,7 @@ def test_a_closed_gate_pauses_its_route_and_no_other(pair: Pair) -> None:
     """
     gate = pair.b.output(1, overflow=Overflow.BLOCK)
     gate.admit(1, 1, 0.0)
-    pair.b.gates[ROUTE] = gate
+    pair.b.gates[LANE] = gate
     total = 200
     for number in range(total):
         pair.send(b"x" * 20_000, first=number)
@@ -373,7 +373,7 @@ def test_one_that_does_not_pause_is_left_unread(board: Board) -> None:
     port = board.listen()
     gate = board.output(1, overflow=Overflow.BLOCK)
     gate.admit(1, 1, 0.0)
-    board.gates[ROUTE] = gate
+    board.gates[LANE] = gate
     client = raw_client(port)
     client.setblocking(False)
     opening = open_record(Endpoint("127.0.0.1", 9), TAG, DIGEST) + select_record(ROUTE)
@@ -402,7 +402,7 @@ def test_one_that_does_not_pause_is_left_unread(board: Board) -> None:
 def test_what_was_kept_arrives_when_the_other_end_has_gone(pair: Pair) -> None:
     gate = pair.b.output(1, overflow=Overflow.BLOCK)
     gate.admit(1, 1, 0.0)
-    pair.b.gates[ROUTE] = gate
+    pair.b.gates[LANE] = gate
     pair.send(b"first")
     pair.until(lambda: bool(pair.b.frames_in))
     for number in range(1, 10):
@@ -425,7 +425,7 @@ def test_a_pause_of_what_was_never_sent_is_counted(pair: Pair) -> None:
     pair.until(lambda: bool(pair.b.frames_in))
     back = pair.port_b.connection_to(contact(pair.port_a.local))
     assert back is not None
-    back._regulate(Route(TAG, 70, 80), True)
+    back._regulate(Lane(Route(TAG, 70, 80), 0), True)
     pair.until(lambda: bool(pair.a.refused))
     assert pair.a.refused == {"pause_of_nothing": 1}
 
@@ -435,12 +435,12 @@ def test_only_what_takes_nothing_is_evicted(pair: Pair, paused: bool) -> None:
     """A neighbor that is paused loses what waits for it, and others keep the connection."""
     gate = pair.b.output(1, overflow=Overflow.BLOCK)
     gate.admit(1, 1, 0.0)
-    pair.b.gates[ROUTE] = gate
+    pair.b.gates[LANE] = gate
     pair.send(b"first")
     pair.until(lambda: bool(pair.b.frames_in))
     if paused:
         (there,) = pair.port_a._connections.values()
-        pair.until(lambda: there._outgoing.is_paused(ROUTE))
+        pair.until(lambda: there._outgoing.is_paused(LANE))
     pair.send(b"x" * 60_000, b"y" * 60_000)
     pair.link.evict()
     assert pair.output.dropped == 2
@@ -478,7 +478,7 @@ def test_two_connections_share_an_output_and_account_for_their_own_part(pair: Pa
     data = frame(b"x" * 1000)
     for server in silent:
         there = contact(Endpoint(*server.getsockname()))
-        link = TcpLink(pair.a, pair.port_a, there, ROUTE, pair.output)
+        link = TcpLink(pair.a, pair.port_a, there, LANE, pair.output)
         link.push([data], len(data), 1)
     assert pair.output.queued == 2 * len(data)
     first = pair.port_a.connection_to(contact(Endpoint(*silent[0].getsockname())))
