@@ -29,7 +29,7 @@ from opus_socket.core.addresses import LogicalAddress
 from opus_socket.simulator.checkers.delaunay import Point, discrepancies, reference_triangulation
 
 LOOK_EVERY = 0.05
-FORM_TIMEOUT = 60.0
+FORM_TIMEOUT = 120.0
 MAXIMUM_PACKET = 32_768
 SLOW_FROM = 500
 SLOW_HEARTBEAT = 5.0
@@ -122,7 +122,7 @@ async def form(sockets: Sequence[OverlaySocket], points: Sequence[Point]) -> Non
         points: the places of all members.
 
     Raises:
-        MeasurementError: they are not after a minute.
+        MeasurementError: they are not after two minutes.
     """
     expected = reference_triangulation(points)
     with trio.move_on_after(FORM_TIMEOUT):

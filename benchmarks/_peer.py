@@ -52,19 +52,24 @@ class Module(Protocol):
     def open_group(self, receivers: int) -> AbstractContextManager[Group]:
         """A sender with so many receivers."""
 
-    def open_chain(self, nodes: int, everywhere: bool) -> AbstractContextManager[Group]:
-        """A sender, and a chain of nodes behind it, each of which passes on what it gets.
-
-        Args:
-            nodes: how many there are, the sender included.
-            everywhere: whether each of them receives the messages, or only the last.
-        """
-
     def open_sender(self, receivers: int) -> AbstractContextManager[Sender]:
         """A sender to so many receivers."""
 
     def open_receiver(self, endpoint: str, receivers: int) -> AbstractContextManager[Receiver]:
         """So many receivers, which hear from their sender."""
+
+    def open_head(self, nodes: int, everywhere: bool) -> AbstractContextManager[Sender]:
+        """A sender, and a chain of nodes behind it, each of which passes on what it gets.
+
+        Args:
+            nodes: how many there are, the sender included.
+            everywhere: whether each of them receives the messages.
+        """
+
+    def open_tail(
+        self, endpoint: str, nodes: int, everywhere: bool
+    ) -> AbstractContextManager[Receiver]:
+        """The rest of such a chain; its last node receives in any case."""
 
 
 def load(name: str) -> Module:

@@ -9,13 +9,13 @@ peers` install what PyPI has, `apt install nats-server iperf3` the rest.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from enum import StrEnum
 
 import trio
 from _common import MeasurementError, Side, only
-from _peer import Group, Sender, load
+from _peer import Group, Module, Receiver, Sender, load
 from _programs import open_apart, open_together
 from _remote import Elsewhere, open_program
 from _tools import MissingError, open_iperf
@@ -34,12 +34,15 @@ class Shape(StrEnum):
         FAR: the sender in one process, the receivers in another.
         CHAIN: in one process, each passing on to the next; the last receives.
         CHAIN_EVERYWHERE: the same, and each receives.
+        CHAIN_APART, CHAIN_APART_EVERYWHERE: half of them in a second process.
     """
 
     NEAR = "near"
     FAR = "far"
     CHAIN = "chain"
     CHAIN_EVERYWHERE = "chain everywhere"
+    CHAIN_APART = "chain apart"
+    CHAIN_APART_EVERYWHERE = "chain apart everywhere"
 
 
 @frozen
@@ -144,6 +147,27 @@ class Far:
         return finished - started
 
 
+@frozen
+class Chain:
+    """A chain in one process: its ends have a thread each.
+
+    Attributes:
+        sender: is its first node.
+        receiver: the nodes behind it.
+    """
+
+    sender: Sender
+    receiver: Receiver
+
+    async def measure(self, batches: Sequence[Sequence[bytes]]) -> float:
+        """Seconds until every receiver has got all messages."""
+        started = time.monotonic()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_in_thread, self.sender.send_all, batches)
+            await _in_thread(lambda _: self.receiver.receive(sum(map(len, batches))), batches)
+        return time.monotonic() - started
+
+
 async def _in_thread(
     work: Callable[[Sequence[Sequence[bytes]]], None], batches: Sequence[Sequence[bytes]]
 ) -> None:
@@ -221,15 +245,40 @@ async def _open(peer: Peer, shape: Shape, receivers: int) -> AsyncIterator[Side]
             async with open_together(peer.name, receivers) as together:
                 yield together
         case module, Shape.FAR:
-            async with _open_far(module, receivers) as far:
+            sender = load(module).open_sender(receivers)
+            async with _open_far(module, sender, {"receivers": receivers}) as far:
                 yield far
         case module, Shape.NEAR:
             async with _in_threads(load(module).open_group(receivers)) as group:
                 yield Near(group)
-        case module, _:
+        case module, Shape.CHAIN | Shape.CHAIN_EVERYWHERE:
             everywhere = shape is Shape.CHAIN_EVERYWHERE
-            async with _in_threads(load(module).open_chain(receivers + 1, everywhere)) as group:
-                yield Near(group)
+            async with _open_chain(load(module), receivers, everywhere) as chain:
+                yield chain
+        case module, _:
+            everywhere = shape is Shape.CHAIN_APART_EVERYWHERE
+            here = (receivers + 2) // 2
+            sender = load(module).open_head(here, everywhere)
+            rest = {"nodes": receivers + 1 - here, "everywhere": everywhere}
+            async with _open_far(module, sender, rest) as far:
+                yield far
+
+
+@asynccontextmanager
+async def _open_chain(module: Module, links: int, everywhere: bool) -> AsyncIterator[Chain]:
+    """A chain of which only the ends are known here."""
+    with module.open_head(1, everywhere) as sender:
+        tail = module.open_tail(sender.endpoint, links, everywhere)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_probe, sender)
+            receiver = await trio.to_thread.run_sync(tail.__enter__)
+            nursery.cancel_scope.cancel()
+        try:
+            await trio.to_thread.run_sync(sender.wait_ready)
+            yield Chain(sender, receiver)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(tail.__exit__, None, None, None)
 
 
 @asynccontextmanager
@@ -244,10 +293,12 @@ async def _in_threads(manager: AbstractContextManager[Group]) -> AsyncIterator[G
 
 
 @asynccontextmanager
-async def _open_far(module: str, receivers: int) -> AsyncIterator[Far]:
-    """A sender here, its receivers in another process."""
-    with load(module).open_sender(receivers) as sender:
-        task = {"peer": module, "endpoint": sender.endpoint, "receivers": receivers}
+async def _open_far(
+    module: str, opened: AbstractContextManager[Sender], rest: Mapping[str, object]
+) -> AsyncIterator[Far]:
+    """A sender here, its receivers in another process, which is told the rest."""
+    with opened as sender:
+        task = {"peer": module, "endpoint": sender.endpoint, **rest}
         async with open_program("_receiver.py", task) as streams:
             below = Elsewhere(*streams)
             async with trio.open_nursery() as nursery:

@@ -13,13 +13,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 
 import trio
 from _bare import Tree, connect, crossing
 from _common import MeasurementError
 from _layout import Layout, Way
 from _overlay import form, open_members, receive_all
-from _peer import load
+from _peer import Receiver, load
 from _remote import parent_numbers
 
 from opus_socket import open_host
@@ -57,7 +58,14 @@ async def main() -> None:
             tree = Tree(parents, own, connections, last_only=last_only)
             await serve(reader, writer, tree.receive)
         case {"peer": str(module), "endpoint": str(endpoint), "receivers": int(receivers)}:
-            await receive_peer(reader, writer, module, endpoint, receivers)
+            await receive_peer(reader, writer, load(module).open_receiver(endpoint, receivers))
+        case {
+            "peer": str(module),
+            "endpoint": str(endpoint),
+            "nodes": int(nodes),
+            "everywhere": bool(everywhere),
+        }:
+            await receive_peer(reader, writer, load(module).open_tail(endpoint, nodes, everywhere))
         case other:
             raise SystemExit(f"not understood: {other}")
 
@@ -83,13 +91,13 @@ async def receive_overlay(
 
 
 async def receive_peer(
-    reader: JsonReader, writer: JsonWriter, module: str, endpoint: str, receivers: int
+    reader: JsonReader, writer: JsonWriter, opened: AbstractContextManager[Receiver]
 ) -> None:
     """Receive as receivers of a peer, which has a loop and threads of its own: this process has
     nothing else to do meanwhile.
     """
     try:
-        with load(module).open_receiver(endpoint, receivers) as receiver:
+        with opened as receiver:
 
             async def take(count: int, _: int) -> None:
                 receiver.receive(count)

@@ -148,30 +148,6 @@ def open_group(receivers: int) -> Iterator[Group]:
 
 
 @contextmanager
-def open_chain(nodes: int, everywhere: bool) -> Iterator[Group]:
-    """Routers on a line, the first with a publisher, the last or all others with a subscriber."""
-    with ExitStack() as stack:
-        sender: Sender | None = None
-        below: list[Receiver] = []
-        upper = ""
-        for number in range(nodes):
-            endpoint = f"tcp/127.0.0.1:{free_port()}"
-            config = make_config(mode="router", listen=[endpoint], connect=[upper] if upper else [])
-            session = stack.enter_context(zenoh.open(config))
-            if sender is None:
-                sender = Sender(session, endpoint)
-            elif everywhere or number == nodes - 1:
-                below.append(Receiver(session))
-            upper = endpoint
-        assert sender is not None, "a chain has two nodes or more"
-        receivers = Receivers(below)
-        receivers.wait_heard(sender.probe)
-        # Routers go on agreeing about their trees for a while, and lose messages meanwhile.
-        time.sleep(_SETTLE)
-        yield Group(sender, receivers)
-
-
-@contextmanager
 def open_sender(receivers: int, *, shared_memory: bool = False) -> Iterator[Sender]:
     """A session that listens, with a publisher."""
     endpoint = f"tcp/127.0.0.1:{free_port()}"
@@ -203,6 +179,60 @@ def _open_receivers(
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         sessions = list(pool.map(open_one, range(count)))
     return [Receiver(stack.enter_context(session)) for session in sessions]
+
+
+class Head(Sender):
+    """A publisher, and routers behind it that have subscribers.
+
+    Args:
+        session: whose publisher it is.
+        endpoint: where the last of the routers listens.
+        receivers: the subscribers.
+    """
+
+    def __init__(self, session: zenoh.Session, endpoint: str, receivers: Receivers) -> None:
+        super().__init__(session, endpoint)
+        self._receivers = receivers
+
+    def wait_ready(self) -> None:
+        """Routers go on agreeing about their trees for a while, and lose messages meanwhile."""
+        self._receivers.wait_heard(self.probe)
+        time.sleep(_SETTLE)
+
+    def send_all(self, batches: Sequence[Sequence[bytes]]) -> None:
+        """Send all messages, and return when the subscribers here have them."""
+        super().send_all(batches)
+        self._receivers.receive(sum(map(len, batches)))
+
+
+@contextmanager
+def open_head(nodes: int, everywhere: bool) -> Iterator[Head]:
+    """Routers on a line, the first with a publisher, the others with subscribers."""
+    with ExitStack() as stack:
+        sessions, endpoint = _open_routers(stack, "", nodes)
+        below = [Receiver(session) for session in sessions[1:]] if everywhere else []
+        yield Head(sessions[0], endpoint, Receivers(below))
+
+
+@contextmanager
+def open_tail(endpoint: str, nodes: int, everywhere: bool) -> Iterator[Receivers]:
+    """Routers on a line, all or the last with a subscriber that has heard the publisher."""
+    with ExitStack() as stack:
+        sessions, _ = _open_routers(stack, endpoint, nodes)
+        below = Receivers([Receiver(each) for each in (sessions if everywhere else sessions[-1:])])
+        below.wait_heard(lambda: None)
+        yield below
+
+
+def _open_routers(stack: ExitStack, upper: str, count: int) -> tuple[list[zenoh.Session], str]:
+    """So many routers, each connected to the one before, and where the last of them listens."""
+    sessions: list[zenoh.Session] = []
+    for _ in range(count):
+        endpoint = f"tcp/127.0.0.1:{free_port()}"
+        config = make_config(mode="router", listen=[endpoint], connect=[upper] if upper else [])
+        sessions.append(stack.enter_context(zenoh.open(config)))
+        upper = endpoint
+    return sessions, upper
 
 
 def make_config(

@@ -9,13 +9,13 @@ pair has one I/O thread in each process, more sockets have two: as many as are o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from threading import Thread
 
 import zmq
 from _peer import TIMEOUT
-from attrs import define, evolve, frozen
+from attrs import evolve, frozen
 
 _LOOK_EVERY = 1  # millisecond
 _MOST_SOCKETS = 8192
@@ -155,69 +155,6 @@ class Group:
         self.receivers.finish(missing)
 
 
-@frozen
-class Chain:
-    """A sender, threads that forward, and receivers.
-
-    Attributes:
-        sender: is the first node.
-        last: receives at the last.
-        relays: say how many messages passed, where each node receives.
-    """
-
-    sender: Socket
-    last: Socket
-    relays: Sequence[Relay]
-
-    def exchange(self, batches: Sequence[Sequence[bytes]]) -> None:
-        """Send all messages, and return when every receiver has got them."""
-        count = sum(map(len, batches))
-        sending = Thread(target=self.sender.send_all, args=(batches,))
-        sending.start()
-        self.last.receive(count)
-        sending.join()
-        # The last one has them only when all others had them.
-        short = [relay.take_count() for relay in self.relays]
-        if any(passed != count for passed in short):
-            raise TimeoutError(f"of {count} messages relays received {short}")
-
-
-@define(eq=False)
-class Relay:
-    """A relay that receives each message, and passes it on."""
-
-    source: zmq.Socket[bytes]
-    target: zmq.Socket[bytes]
-    _count: int = 0
-
-    def run(self, work: Callable[[], None]) -> None:
-        """Work until the context ends."""
-        try:
-            work()
-        except zmq.ContextTerminated:
-            pass
-        finally:
-            self.source.close(0)
-            self.target.close(0)
-
-    def receive(self) -> None:
-        """Receive each message, and pass it on."""
-        recv, send = self.source.recv, self.target.send
-        while True:
-            message = recv()
-            self._count += 1
-            send(message)
-
-    def proxy(self) -> None:
-        """Pass on without looking at messages."""
-        zmq.proxy(self.source, self.target)
-
-    def take_count(self) -> int:
-        """How many messages it received since it was asked before."""
-        count, self._count = self._count, 0
-        return count
-
-
 @contextmanager
 def open_group(receivers: int) -> Iterator[Group]:
     """A PUSH with its PULL, or an XPUB with its SUBs, all of which have subscribed."""
@@ -233,33 +170,6 @@ def open_group(receivers: int) -> Iterator[Group]:
 
 
 @contextmanager
-def open_chain(nodes: int, everywhere: bool) -> Iterator[Chain]:
-    """A PUSH, relays of PULL and PUSH in a thread each, and a PULL."""
-    with _context(nodes) as context:
-        first = upper = _bound(context, zmq.PUSH)
-        relays: list[Relay] = []
-        for _ in range(nodes - 2):
-            source = context.socket(zmq.PULL)
-            source.connect(upper.endpoint)
-            upper = _bound(context, zmq.PUSH, patient=True)
-            relays.append(Relay(source, upper.socket))
-        threads = [
-            Thread(target=relay.run, args=(relay.receive if everywhere else relay.proxy,))
-            for relay in relays
-        ]
-        last = _connected(context, zmq.PULL, upper.endpoint)
-        for thread in threads:
-            thread.start()
-        try:
-            yield Chain(first, last, relays if everywhere else ())
-        finally:
-            first.socket.close(0)
-            last.socket.close(0)
-            # Tells the relays to end, and waits until they have closed their sockets.
-            context.term()
-
-
-@contextmanager
 def open_sender(receivers: int) -> Iterator[Socket]:
     """A PUSH to one receiver, or an XPUB to many."""
     with _context(receivers) as context:
@@ -272,6 +182,71 @@ def open_receiver(endpoint: str, receivers: int) -> Iterator[Receivers]:
     with _context(receivers) as context:
         kind = zmq.PULL if receivers == 1 else zmq.SUB
         yield Receivers.of(_connect_many(context, kind, endpoint, receivers))
+
+
+@contextmanager
+def open_head(nodes: int, everywhere: bool) -> Iterator[Socket]:
+    """A PUSH, and relays of PULL and PUSH behind it."""
+    with _context(nodes + 1) as context:
+        first = _bound(context, zmq.PUSH)
+        with _relays(context, first.endpoint, nodes - 1, everywhere) as endpoint:
+            try:
+                yield evolve(first, endpoint=endpoint)
+            finally:
+                first.socket.close(0)
+
+
+@contextmanager
+def open_tail(endpoint: str, nodes: int, everywhere: bool) -> Iterator[Socket]:
+    """Relays, and a PULL behind them."""
+    with (
+        _context(nodes + 1) as context,
+        _relays(context, endpoint, nodes - 1, everywhere) as upper,
+    ):
+        last = _connected(context, zmq.PULL, upper)
+        try:
+            yield last
+        finally:
+            last.socket.close(0)
+
+
+@contextmanager
+def _relays(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, count: int, everywhere: bool
+) -> Iterator[str]:
+    """So many relays, each in a thread; where the last of them is bound."""
+    threads: list[Thread] = []
+    for _ in range(count):
+        source = context.socket(zmq.PULL)
+        source.connect(endpoint)
+        # It waits for ever, as its own thread does.
+        target = context.socket(zmq.PUSH)
+        target.bind(f"{_LOOPBACK}:*")
+        endpoint = target.getsockopt_string(zmq.LAST_ENDPOINT)
+        threads.append(Thread(target=_relay, args=(source, target, everywhere)))
+    for thread in threads:
+        thread.start()
+    try:
+        yield endpoint
+    finally:
+        # Tells the relays to end, and waits until they have closed their sockets.
+        context.term()
+
+
+def _relay(source: zmq.Socket[bytes], target: zmq.Socket[bytes], receives: bool) -> None:
+    """Pass on until the context ends: message by message, or as ZeroMQ does by itself."""
+    try:
+        if receives:
+            recv, send = source.recv, target.send
+            while True:
+                send(recv())
+        else:
+            zmq.proxy(source, target)
+    except zmq.ContextTerminated:
+        pass
+    finally:
+        source.close(0)
+        target.close(0)
 
 
 def open_asking() -> AbstractContextManager[Socket]:

@@ -14,7 +14,7 @@ each link is a TCP connection, but in the rows that say otherwise.
 
 Values are GB/s over all links together. `*_cpu` is the processor time of this process in
 microseconds a link and message, which must not grow with the nodes. With `--peers`, ZeroMQ with
-forwarders and Zenoh with routers are measured in turn with the rows of one process.
+forwarders and Zenoh with routers are measured in turn with them, but where nothing is to be sent.
 """
 
 from __future__ import annotations
@@ -43,6 +43,13 @@ WORKLOADS = (
     "unicast_handover",
     "multicast_handover",
 )
+SHAPES = {
+    (Way.LAST, False): Shape.CHAIN,
+    (Way.BATCH, False): Shape.CHAIN_EVERYWHERE,
+    (Way.LAST, True): Shape.CHAIN_APART,
+    (Way.BATCH, True): Shape.CHAIN_APART_EVERYWHERE,
+}
+"""How peers do the same: by the way, and whether there are two processes."""
 
 
 def main() -> None:
@@ -109,9 +116,8 @@ async def measure(
         overlay, bare = await stack.enter_async_context(open_sides(layout, server))
         meters = {name: Metered(overlay), BARE: Metered(bare)}
         ours, theirs, notes = dict(meters), dict[str, Side](), {BARE: ""}
-        if peers and not (layout.split or layout.handover):
-            shape = Shape.CHAIN if layout.way is Way.LAST else Shape.CHAIN_EVERYWHERE
-            opened = open_peers(shape, links, printer.skip)
+        if peers and not layout.handover:
+            opened = open_peers(SHAPES[layout.way, layout.split], links, printer.skip)
             for peer in await stack.enter_async_context(opened):
                 theirs[peer.name] = meters[peer.name] = Metered(peer.side)
                 notes[peer.name] = peer.note
