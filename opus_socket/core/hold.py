@@ -8,8 +8,8 @@ then is the owner's to say (mostly, that it goes on its way as it came). It is r
 - `timeout` seconds after its first message came,
 - when it has `messages` of them and was not taken,
 - the oldest group first, when all together have more than `size` bytes,
-- when an upstream fails of which the group has nothing yet: what it waits for may never come. An
-  upstream is a neighbor that has fed the table before,
+- when an upstream fails, or is cut off from a source, of which the group has nothing yet: what it
+  waits for may never come. An upstream is a neighbor that has fed the table before,
 - when the owner ends.
 
 `Merge` is a handler that is made of such a table and two functions of the application.
@@ -222,6 +222,12 @@ class Merge(Service):
     def link_failed(self, neighbor: LogicalAddress, now: float) -> ServiceEffects:
         """Let go what may wait for that neighbor."""
         return [*map(Release, self._table.upstream_failed(neighbor))]
+
+    def source_broken(
+        self, source: LogicalAddress, via: LogicalAddress, now: float
+    ) -> ServiceEffects:
+        """Let go what may wait for that source: what its neighbor has brought nothing of yet."""
+        return self.link_failed(via, now)
 
     def wake(self, now: float) -> ServiceEffects:
         """Let go what has waited too long."""

@@ -54,6 +54,7 @@ from opus_socket.core.events import (
     ContactFailed,
     NeighborAdded,
     NeighborRemoved,
+    SourceBroken,
     Stable,
     Unstable,
 )
@@ -378,6 +379,9 @@ class OverlayCore:
                         self._lose(contact.address, now, out)
                 case AskLinks():
                     out.append(effect)
+                case Emit(event=SourceBroken(source=source, via=via)):
+                    out.append(effect)
+                    out += self._serving.source_broken(source, via, now)
                 case _:
                     self._perform((effect,), now, out)
 

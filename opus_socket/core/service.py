@@ -137,6 +137,18 @@ class Service(ABC):
         """The way to a neighbor has failed, or it is a neighbor no more. May be told twice."""
         return ()
 
+    def source_broken(
+        self, source: LogicalAddress, via: LogicalAddress, now: float
+    ) -> ServiceEffects:
+        """What a member sends to all does not come any more.
+
+        Args:
+            source: the member.
+            via: the neighbor that brought it; it is lost itself, or cut off from the source.
+            now: seconds.
+        """
+        return ()
+
     def wake(self, now: float) -> ServiceEffects:
         """The deadline has come."""
         return ()

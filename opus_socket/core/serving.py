@@ -132,6 +132,15 @@ class Serving:
             self._perform(code, service.link_failed(neighbor, now), now, out)
         return out
 
+    def source_broken(
+        self, source: LogicalAddress, via: LogicalAddress, now: float
+    ) -> Sequence[ServingEffect]:
+        """What a member sends to all does not come any more by a neighbor."""
+        out: list[ServingEffect] = []
+        for code, service in self._services.items():
+            self._perform(code, service.source_broken(source, via, now), now, out)
+        return out
+
     def wake(self, now: float) -> Sequence[ServingEffect]:
         """A deadline has come."""
         out: list[ServingEffect] = []

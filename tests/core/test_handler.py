@@ -10,7 +10,9 @@ from attrs import define, field
 from core_world import ECHO, World
 from opus_socket.core.addresses import LogicalAddress
 from opus_socket.core.dispatch import ForService
+from opus_socket.core.effects import Emit
 from opus_socket.core.engine import EngineSettings, ForwardingEngine
+from opus_socket.core.events import EventsLost, SourceBroken
 from opus_socket.core.extensions import MESSAGE_ID, Code, Extension
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Mode
@@ -26,6 +28,7 @@ class Keeper(Service):
     passes: bool = False
     kept: list[ForService] = field(factory=list)
     failed: list[LogicalAddress] = field(factory=list)
+    broken: list[tuple[LogicalAddress, LogicalAddress]] = field(factory=list)
     started: int = 0
 
     def start(self, now: float) -> ServiceEffects:
@@ -42,6 +45,12 @@ class Keeper(Service):
     def link_failed(self, neighbor: LogicalAddress, now: float) -> ServiceEffects:
         self.failed.append(neighbor)
         return ()
+
+    def source_broken(
+        self, source: LogicalAddress, via: LogicalAddress, now: float
+    ) -> ServiceEffects:
+        self.broken.append((source, via))
+        return [Emit(EventsLost(1))]
 
     def leave(self, now: float) -> ServiceEffects:
         kept, self.kept = self.kept, []
@@ -170,6 +179,23 @@ def test_services_and_handlers_are_told_of_failed_links() -> None:
     world.perform(2, joiner.core.leave(0.0))
     world.run()
     assert keeper.failed == [LogicalAddress((2,))] * 2
+
+
+def test_services_and_handlers_are_told_of_sources_that_broke_off() -> None:
+    """A quarter of a second after the link, when it is sure; what they ask for then is done."""
+    world = World()
+    founder = world.join(1)
+    joiner = world.join(2, 1)
+    keeper = Keeper(passes=True)
+    world.perform(1, founder.core.set_handler(keeper, Scope.BOTH, 0.0))
+    world.send(2, b"x")
+    world.perform(1, founder.core.link_failed(joiner.core.contact, 0.0))
+    world.advance(0.2)
+    assert keeper.broken == []
+    world.advance(0.3)
+    two = LogicalAddress((2,))
+    assert keeper.broken == [(two, two)]
+    assert founder.events[-2:] == [SourceBroken(two, two), EventsLost(1)]
 
 
 def test_a_service_takes_only_the_requests_that_it_names() -> None:

@@ -179,8 +179,10 @@ def test_what_waits_is_let_go_when_an_upstream_fails_and_at_the_end() -> None:
         assert handler.receive(arrival(payload, came), 0.0) == []
     assert released(handler.link_failed(NEIGHBORS[2], 0.5)) == []
     assert released(handler.link_failed(NEIGHBORS[1], 0.5)) == [b"a"]
-    assert released(handler.leave(1.0)) == [b"b"]
-    assert handler.statistics().released == {"upstream": 1, "ended": 1}
+    assert released(handler.source_broken(NEIGHBORS[1], NEIGHBORS[0], 0.5)) == [b"b"]
+    assert handler.receive(arrival(b"a"), 0.5) == []
+    assert released(handler.leave(1.0)) == [b"a"]
+    assert handler.statistics().released == {"upstream": 2, "ended": 1}
 
 
 def test_a_message_that_is_too_large_to_be_held_passes() -> None:
