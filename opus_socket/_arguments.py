@@ -54,7 +54,14 @@ def check_target(spec: ProtocolSpec, target: object) -> Target:
     """
     if isinstance(target, Endpoint):
         return Contact(None, 0, ANY_INDEX, (target,))
-    return target if isinstance(target, Contact) else check_address(spec, target)
+    if isinstance(target, Contact) or (
+        isinstance(target, LogicalAddress) and target.las == spec.las
+    ):
+        return target
+    raise LocalProtocolError(
+        f"{target!r} cannot be measured; a LogicalAddress of {spec.las + 1} words, a Contact or an "
+        "Endpoint is allowed"
+    )
 
 
 def check_maximum(call: str, maximum: int) -> int:
