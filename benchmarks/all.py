@@ -22,7 +22,7 @@ from _common import Printer
 
 FOLDER = Path(__file__).parent
 FULL: Sequence[Sequence[str]] = (
-    ("latency.py",),
+    ("latency.py", "--peers"),
     ("throughput.py", "--peers"),
     ("fan_out.py", "--peers"),
     ("chain.py", "--peers"),
@@ -40,7 +40,7 @@ FULL: Sequence[Sequence[str]] = (
 )
 SHORT = ("--runs", "1", "--seconds", "0.1")
 QUICK: Sequence[Sequence[str]] = (
-    ("latency.py", "--runs", "1", "--trips", "300"),
+    ("latency.py", "--peers", "--runs", "1", "--trips", "300"),
     ("throughput.py", "--peers", *SHORT, "--size", "64", "16384"),
     ("fan_out.py", "--peers", *SHORT, "--receivers", "8", "64"),
     ("chain.py", "--peers", *SHORT, "--nodes", "2", "8"),

@@ -95,9 +95,9 @@ class Crowd:
             await trio.sleep(LOOK_EVERY)
 
     async def wait_quiet(self) -> None:
-        """Wait until nothing comes any more."""
+        """Wait until all has come, or nothing comes any more."""
         last, since = sum(self.got), time.monotonic()
-        while time.monotonic() - since < QUIET:
+        while self.delivered < 100 and time.monotonic() - since < QUIET:
             await trio.sleep(LOOK_EVERY)
             if sum(self.got) != last:
                 last, since = sum(self.got), time.monotonic()
@@ -150,7 +150,7 @@ async def measure(
             await host.open_socket(tcp_config(point, server, overflow="block")) for point in points
         ]
         await form(members, points)
-        alone = await measure_alone(members, payload)
+        alone = await measure_alone(members, payload, min(ALONE_SECONDS, seconds))
         crowd = Crowd(members, [0] * count, [0] * count)
         before = resident()
         async with trio.open_nursery() as receiving:
@@ -171,10 +171,10 @@ async def measure(
         return rate, alone, crowd.delivered, crowd.silence, memory, bound
 
 
-async def measure_alone(members: Sequence[OverlaySocket], payload: bytes) -> float:
+async def measure_alone(members: Sequence[OverlaySocket], payload: bytes, seconds: float) -> float:
     """Thousand deliveries a second when one member sends."""
     sent, started = 0, time.monotonic()
-    while time.monotonic() - started < ALONE_SECONDS:
+    while time.monotonic() - started < seconds:
         async with trio.open_nursery() as nursery:
             for member in members[1:]:
                 nursery.start_soon(receive, member, BATCH * BATCH)

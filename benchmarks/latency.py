@@ -3,12 +3,12 @@
 Its one rule: one message is under way at a time, from the call that sends it until the answer is
 in the application's hands. Nothing is handed over inside a process (`local_handover = false`).
 
-    python benchmarks/latency.py [--json] [--size 64] [--runs 5] [--trips 2000]
+    python benchmarks/latency.py [--json] [--size 64] [--runs 5] [--trips 2000] [--peers]
 
 `round_trip` is the median of a run's trips, `round_trip_p99` the 99th percentile, in microseconds;
 a ratio under 1 means that an overlay socket is faster, and 1.5 of raw Trio is the goal. Measured in
-turn with it: a Trio program that has a connection and nothing else, and, where they are installed,
-ZeroMQ, Zenoh and NATS, none of which has Trio.
+turn with it: a Trio program that has a connection and nothing else, and with `--peers` ZeroMQ,
+Zenoh and NATS, none of which has Trio.
 """
 
 from __future__ import annotations
@@ -191,6 +191,7 @@ def main() -> None:
     parser.add_argument("--size", nargs="+", type=int, default=[64], help="bytes of a payload (64)")
     parser.add_argument("--runs", type=int, default=5, help="of each, in turn (5)")
     parser.add_argument("--trips", type=int, default=2000, help="of a run, 2 or more (2000)")
+    parser.add_argument("--peers", action="store_true", help="other systems beside it, too")
     parser.add_argument("--json", action="store_true", help="one object a measurement")
     given = parser.parse_args()
     if given.trips < 2:
@@ -198,33 +199,44 @@ def main() -> None:
     configure_logging(LoggingConfig(level="warning"))
     printer = Printer(given.json)
     for size in given.size:
-        run(functools.partial(measure, printer, size, given.runs, given.trips))
+        several = (size, given.runs, given.trips)
+        run(functools.partial(measure, printer, *several, peers=given.peers))
     printer.finish()
 
 
-async def measure(printer: Printer, size: int, runs: int, trips: int) -> None:
-    """Measure payloads of one size."""
+async def measure(printer: Printer, size: int, runs: int, trips: int, *, peers: bool) -> None:
+    """Measure payloads of one size, with or without the peers."""
     payload = bytes(size)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(open_server())
         ours = await stack.enter_async_context(open_overlay(server, payload))
         others = {"raw Trio": await stack.enter_async_context(open_raw(payload))}
-        for name, opened in (
-            ("ZeroMQ", open_blocking("zeromq", payload)),
-            ("Zenoh", open_blocking("zenoh", payload)),
-            ("NATS", open_nats(payload)),
-        ):
-            try:
-                others[name] = await stack.enter_async_context(opened)
-            except ImportError as error:
-                printer.skip(name, f"{error}: {INSTALL}")
-            except MissingError as error:
-                printer.skip(name, str(error))
+        if peers:
+            others |= await open_others(stack, payload, printer.skip)
         found = await take_turns([ours, *others.values()], runs, trips)
     for what, of in (("round_trip", median), ("round_trip_p99", percentile_99)):
         first, *rest = ([of(taken) for taken in each] for each in found)
         for beside, values in zip(others, rest, strict=True):
             printer.add(Measurement(what, size, 2, "us", first, beside, values, NOTES[beside]))
+
+
+async def open_others(
+    stack: AsyncExitStack, payload: bytes, skip: Callable[[str, str], None]
+) -> dict[str, Echo]:
+    """The peers that are installed."""
+    found: dict[str, Echo] = {}
+    for name, opened in (
+        ("ZeroMQ", open_blocking("zeromq", payload)),
+        ("Zenoh", open_blocking("zenoh", payload)),
+        ("NATS", open_nats(payload)),
+    ):
+        try:
+            found[name] = await stack.enter_async_context(opened)
+        except ImportError as error:
+            skip(name, f"{error}: {INSTALL}")
+        except MissingError as error:
+            skip(name, str(error))
+    return found
 
 
 async def take_turns(sides: Sequence[Echo], runs: int, trips: int) -> list[list[list[float]]]:
