@@ -63,6 +63,7 @@ class Host(Loop):
     members: dict[tuple[int, int], Member] = field(factory=dict, init=False)
     links: Links = field(init=False)
     _by_tag: dict[int, dict[int, Member]] = field(factory=dict, init=False)
+    _digests: dict[int, bytes] = field(factory=dict, init=False)
     _ports: dict[Place, Port] = field(factory=dict, init=False)
     _groups: list[UdpPort] = field(factory=list, init=False)
     _next_index: Iterator[int] = field(factory=count, init=False)
@@ -122,10 +123,7 @@ class Host(Loop):
 
     def digest(self, tag: int) -> bytes | None:
         """The digest of the key attributes of an overlay that has members here."""
-        members = self._by_tag.get(tag)
-        if not members:
-            return None
-        return next(iter(members.values())).core.settings.attributes.digest
+        return self._digests.get(tag)
 
     def refuse(self, kind: str, tag: int | None = None) -> None:
         """Count bytes that break the protocol."""
@@ -154,6 +152,7 @@ class Host(Loop):
         """Let a member take part."""
         self.members[member.tag, member.index] = member
         self._by_tag.setdefault(member.tag, {})[member.index] = member
+        self._note_digest(member.tag)
 
     def dismiss(self, member: Member) -> None:
         """Forget a member."""
@@ -162,6 +161,7 @@ class Host(Loop):
         overlay.pop(member.index, None)
         if not overlay:
             self._by_tag.pop(member.tag, None)
+        self._note_digest(member.tag)
         for contact, _ in list(member.links):
             self.links.drop(member, contact)
         if member.emulation is not None:
@@ -286,6 +286,15 @@ class Host(Loop):
         )
 
     # Inside
+
+    def _note_digest(self, tag: int) -> None:
+        """Members came or went: the first one's attributes are those of the overlay."""
+        members = self._by_tag.get(tag)
+        if members:
+            first = next(iter(members.values()))
+            self._digests[tag] = first.core.settings.attributes.digest
+        else:
+            self._digests.pop(tag, None)
 
     def _transmit(self, member: Member, to: Contact, kind: Kind, body: bytes) -> None:
         route = Route(member.tag, to.index, member.index)

@@ -62,6 +62,11 @@ class Backlogs:
         """Whether a lane is paused."""
         return bool(self._by_lane)
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether `settle` has something to look at."""
+        return bool(self._closed)
+
     def take(
         self, lane: Lane, data: memoryview, sender: Contact, blockers: list[Output]
     ) -> tuple[int, str | None]:

@@ -137,6 +137,16 @@ class Outgoing:
         """Whether something can be written now, with or without data."""
         return bool(self._control or (data and self._waiting))
 
+    def goes_on(self, data: bool) -> bool:
+        """Whether something can be written behind what just was; when nothing waits any more, what
+        routes owe is forgotten.
+        """
+        if self._control or (data and self._waiting):
+            return True
+        if not self._waiting:
+            self._tidy()
+        return False
+
     def add_control(self, route: Route, kind: Kind, body: bytes, *, always: bool = False) -> bool:
         """Queue a control record; False when there is no room for it.
 
@@ -235,6 +245,8 @@ class Outgoing:
 
     def own_pieces(self) -> None:
         """Copy whatever still points into the read buffer."""
+        if not self._views:
+            return
         for chunk in self._views:
             if chunk.queued:
                 chunk.own()

@@ -42,6 +42,7 @@ class RecordWriter:
 
     Attributes:
         sent: bytes that the system has taken.
+        wrote_at: when it took the last of them, in seconds.
         yielding: whether the last write left something, so that others have their turn.
     """
 
@@ -49,6 +50,7 @@ class RecordWriter:
     local: Endpoint
     outgoing: Outgoing
     sent: int = field(default=0, init=False)
+    wrote_at: float = field(default=0.0, init=False)
     yielding: bool = field(default=False, init=False)
     _wire: deque[Piece] = field(factory=deque, init=False)
     _spans: deque[Span] = field(factory=deque, init=False)
@@ -92,12 +94,13 @@ class RecordWriter:
                 break
             self.sent += sent
             self._account(sent)
-            if not self._drop_written(sent):
+            if not self._drop_written(sent) or not self.outgoing.goes_on(data):
                 break
         return self.sent > before
 
     def own_pieces(self) -> None:
         """Copy whatever points into the read buffer, which the next read overwrites."""
+        # Most often all is written.
         for position, piece in enumerate(self._wire):
             if type(piece) is memoryview:
                 self._wire[position] = own(piece)
@@ -124,14 +127,21 @@ class RecordWriter:
 
     def _put(self, chunks: list[Chunk]) -> int:
         """Put one record on the wire; its length."""
-        size = sum([chunk.size for chunk in chunks])
-        head = self._head(chunks[0].lane, chunks[0].kind, size)
-        pieces = [head, *(piece for chunk in chunks for piece in chunk.pieces)]
-        if size < JOIN_BELOW * len(pieces):
-            pieces = [b"".join(pieces)]
-        self._wire.extend(pieces)
+        first = chunks[0]
+        if len(chunks) == 1:
+            size, body = first.size, first.pieces
+        else:
+            size = sum([chunk.size for chunk in chunks])
+            body = [piece for chunk in chunks for piece in chunk.pieces]
+        head = self._head(first.lane, first.kind, size)
+        if size < JOIN_BELOW * (len(body) + 1):
+            self._wire.append(b"".join((head, *body)))
+        else:
+            self._wire.append(head)
+            self._wire.extend(body)
         self._spans.append((None, len(head), 0))
-        self._spans.extend([(chunk.output, chunk.size, chunk.frames) for chunk in chunks])
+        for chunk in chunks:
+            self._spans.append((chunk.output, chunk.size, chunk.frames))
         return len(head) + size
 
     def _head(self, lane: Lane, kind: Kind, size: int) -> bytes:
@@ -156,7 +166,7 @@ class RecordWriter:
         return head + record_head(kind, size)
 
     def _account(self, sent: int) -> None:
-        now = self.host.now()
+        now = self.wrote_at = self.host.now()
         spans = self._spans
         while sent:
             output, size, frames = spans[0]

@@ -67,6 +67,7 @@ class Connection:
         dialed: whether it was opened from here.
         since: when it was made.
         place: the address and port at the other end, once it is sure that they are.
+        open: whether it has not been closed.
         established: whether it can be written.
         held: no data is written yet, because an older connection still brings what goes before.
         retiring: it ends when its queue is written.
@@ -84,6 +85,7 @@ class Connection:
     endpoint_kept: Output
     kept: Output = field(init=False)
     reader: RecordReader = field(init=False)
+    open: bool = field(default=True, init=False)
     established: bool = field(init=False)
     place: tuple[str, int] | None = field(default=None, init=False)
     held: bool = field(default=False, init=False)
@@ -118,11 +120,6 @@ class Connection:
         self._writer = RecordWriter(self.host, self.local, self._outgoing)
         self._intake = Intake(self._watch)
         self._watch()
-
-    @property
-    def open(self) -> bool:
-        """Whether it has not been closed."""
-        return self.sock.fileno() >= 0
 
     @property
     def remote(self) -> Endpoint | None:
@@ -170,7 +167,7 @@ class Connection:
     def flush(self) -> None:
         """Write what can be written, then copy what still points into the read buffer."""
         self._touched = False
-        if self.established and self.open and not self._writer.yielding:
+        if self.open and self.established and not self._writer.yielding:
             self._write()
         if self.open:
             self._writer.own_pieces()
@@ -223,7 +220,7 @@ class Connection:
             self.fail(str(error))
             return
         if written:
-            self.used_at = self.host.now()
+            self.used_at = self._writer.wrote_at
         if self.retiring and self.idle and not self._shut:
             self._shut = True
             try:
@@ -267,9 +264,10 @@ class Connection:
             if self._intake.blocked or not self.open:
                 return
             start = len(self._tail)
-            buffer[:start] = self._tail
+            if start:
+                buffer[:start] = self._tail
             try:
-                count = self.sock.recv_into(buffer[start : start + READ_SIZE])
+                count = self.sock.recv_into(buffer[start:], READ_SIZE)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -293,12 +291,13 @@ class Connection:
             self.host.flush()
             self._break(error)
             return False
-        self._tail = bytes(data[used:])
+        self._tail = bytes(data[used:]) if used < len(data) else b""
         if self.reader.carried:
             self.reader.carried = False
             self.used_at = self.host.now()
         self.host.flush()
-        self._backlogs.settle()
+        if self._backlogs.unsettled:
+            self._backlogs.settle()
         if blockers:
             self._intake.wait_for(blockers)
             self._watch()
@@ -351,6 +350,7 @@ class Connection:
 
     def abort(self) -> None:
         """Close, and tell nobody."""
+        self.open = False
         self.host.poller.remove(self.sock)
         self.sock.close()
 
