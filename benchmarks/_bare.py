@@ -15,7 +15,7 @@ import trio
 
 READ_SIZE = 1 << 18
 READS_PER_WAKE = 4
-KERNEL_BUFFER = 1 << 17
+KERNEL_BUFFER = 1 << 18
 MAXIMUM_FRAME = 1 << 17
 CONNECT_TIMEOUT = 30.0
 _LENGTH = struct.Struct(">I")

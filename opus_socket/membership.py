@@ -168,9 +168,9 @@ class Membership:
     def _send_one(
         self, payload: Payload, mode: Mode, key: LogicalAddress | None, traffic_class: int
     ) -> None:
-        member = self._check_joined()
+        engine = self._check_joined().core.engine
         [owned] = check_payloads((payload,))
-        self._train.send(owned, mode, key, traffic_class, member.core.engine.longest_payload)
+        self._train.send(owned, mode, key, traffic_class, engine.longest_payload)
 
     async def _send_batch(
         self,

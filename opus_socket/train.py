@@ -79,30 +79,37 @@ class Train:
         mode: Mode,
         key: LogicalAddress | None,
         traffic_class: int,
-        longest: int,
+        longest: Callable[[], int],
     ) -> None:
         """Send a message that may be sent, alone or as the first one of a train.
 
         Args:
             payload: of the message.
             mode, key, traffic_class: how it is sent.
-            longest: bytes of the longest payload that may join it.
+            longest: says how many bytes the longest payload may have that joins it.
         """
         room = self.leave()
-        size = len(payload) + _HEADER
-        alone = not (room and (self._busy or self._last_alone == self.loop.turns))
-        if alone or size > self.limit or len(payload) > longest:
-            # A refused one raises from here.
-            self._last_alone = self.loop.turns
-            self.depart((payload,), mode, key, traffic_class)
-            self.loop.flush()
+        turn, size = self.loop.turns, len(payload) + _HEADER
+        if not (room and (self._busy or self._last_alone == turn)) or size > self.limit:
+            self._depart_alone(payload, mode, key, traffic_class)
             return
-        self._payloads, self._size, self._longest = [payload], size, longest
+        self._longest = longest()
+        if len(payload) > self._longest:
+            self._depart_alone(payload, mode, key, traffic_class)
+            return
+        self._payloads, self._size = [payload], size
         self._mode, self._key, self._class = mode, key, traffic_class
         if not self._listed:
             self._listed = True
             self.loop.flush_later(self)
             self.loop.wake()
+
+    def _depart_alone(
+        self, payload: bytes, mode: Mode, key: LogicalAddress | None, traffic_class: int
+    ) -> None:
+        self._last_alone = self.loop.turns
+        self.depart((payload,), mode, key, traffic_class)
+        self.loop.flush()
 
     def flush(self) -> None:
         """The loop writes what waits."""

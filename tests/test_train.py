@@ -55,7 +55,7 @@ class Station:
         """As a socket does it."""
         self.sent.append((payload, KINDS[kind]))
         if not self.train.add(payload, *KINDS[kind]):
-            self.train.send(payload, *KINDS[kind], LONGEST)
+            self.train.send(payload, *KINDS[kind], lambda: LONGEST)
 
     def turn(self) -> None:
         """The loop takes a turn."""

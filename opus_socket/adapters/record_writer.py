@@ -116,12 +116,11 @@ class RecordWriter:
     def _gather(self, data: bool) -> None:
         """Move as many chunks to the wire as go in one write, control first."""
         size = 0
-        while len(self._wire) < PIECES_PER_WRITE and size < RECORD_SIZE:
-            chunks = self.outgoing.take(data)
-            if not chunks:
-                return
+        outgoing = self.outgoing
+        while outgoing.ready(data) and len(self._wire) < PIECES_PER_WRITE and size < RECORD_SIZE:
+            chunks = outgoing.take(data)
             size += self._put(chunks)
-            if self.outgoing.contested and chunks[0].output is not None:
+            if outgoing.contested and chunks[0].output is not None:
                 self.yielding = True
                 return
 

@@ -27,6 +27,7 @@ ANY_INDEX = WORD_MAX
 MAX_ENDPOINTS = 4
 MAX_OVERLAY_ID = 255
 _WORDS = [struct.Struct(f">{count}I") for count in range(1, 5)]
+_ALL_ONES = [(WORD_MAX,) * count for count in range(1, 5)]
 _NO_ADDRESS = 0xFF
 
 
@@ -57,7 +58,7 @@ class LogicalAddress(tuple[int, ...]):
     @classmethod
     def everybody(cls, las: int) -> Self:
         """The reserved address, all ones, of `las + 1` words."""
-        return cls((WORD_MAX,) * (las + 1))
+        return tuple.__new__(cls, _ALL_ONES[las])
 
     @classmethod
     def from_wire(cls, data: bytes) -> Self:

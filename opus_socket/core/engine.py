@@ -95,7 +95,6 @@ class ForwardingEngine:
         )
         self._delivery = Delivery(self._origin, self._tally, self._losses, settings.max_message)
 
-    @property
     def longest_payload(self) -> int:
         """Bytes of the longest payload of the application that fits one frame."""
         self._refresh()
