@@ -11,7 +11,7 @@ of the turns that they took at the other end, and are resumed together: so they 
 they share the connection. Connections that wait for the same output take turns, by bytes.
 
 What is kept is bounded, for the connection and for its endpoint. Another end that does not pause
-fills that bound: then the connection is not read, until half of it is handed on.
+fills that bound: then the connection is not read, until enough of it is handed on.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from opus_socket.adapters.flow import Intake, Output
 from opus_socket.adapters.turns import ROUTE_TURN
 from opus_socket.core.addresses import Contact
 from opus_socket.errors import RemoteProtocolError
+
+_MOST_OWED = 1 << 20
+"""Bytes that a connection owes at most to others, because it handed them on at once."""
 
 _OVERHEAD = 512
 """Bytes that a kept piece counts for beside its own, so that small ones are bounded, too."""
@@ -85,6 +88,8 @@ class Backlogs:
         if backlog is None:
             closed: list[Output] = []
             result = self.host.frames(lane.route, data, sender, closed)
+            # What goes on at once counts like what was kept, where others wait for the same.
+            self._credit = max(self._credit - result[0], -_MOST_OWED)
             if closed:
                 self._closed[lane] = sender, closed
             return result

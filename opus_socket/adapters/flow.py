@@ -5,9 +5,10 @@ link in one traffic class, an application's receive buffer) takes messages up to
 Above it, its policy acts:
 
 - *block*: the output says that it is closed. Whoever feeds it - a connection that is read, a
-  sender - waits until it has drained to half, so pressure travels back to the source. An output
-  that takes no byte for `stall_timeout` drops its newest messages instead, until it has drained to
-  half: trees of different roots share links, and without that bound they would wait in a circle.
+  sender - waits until it has drained to half, or by 128 KiB, if that is less; so pressure travels
+  back to the source. An output that takes no byte for `stall_timeout` drops its newest messages
+  instead, until it has drained to half: trees of different roots share links, and without that
+  bound they would wait in a circle.
 - *drop*: what does not fit is dropped at once.
 - *evict*: the same, and an output that is full and takes no byte for `evict_timeout` is given up.
 
