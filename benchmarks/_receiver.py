@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 
 import trio
 from _bare import Tree, connect, crossing
-from _common import MeasurementError
+from _common import MeasurementError, only
 from _layout import Layout, Way
 from _overlay import form, open_members, receive_all
 from _peer import Receiver, load
@@ -103,7 +103,12 @@ async def receive_peer(
                 receiver.receive(count)
 
             await serve(reader, writer, take)
-    except TimeoutError as error:
+    except TimeoutError as alone:
+        await writer.write({"failed": str(alone)})
+    except BaseExceptionGroup as group:
+        error = only(group, (TimeoutError,))
+        if error is None:
+            raise
         await writer.write({"failed": str(error)})
 
 

@@ -21,7 +21,7 @@ from _tools import free_port
 
 _KEY = "opus/benchmark"
 _LOOK_EVERY = 0.01
-_SETTLE = 1.0
+_SETTLE = 2.0
 _AT_ONCE = 16
 _USUAL_SESSIONS = 100
 
