@@ -112,7 +112,7 @@ class SlowEngine:
     services: Sequence[int] = ()
     seen: dict[tuple[int, int], list[int]] = field(factory=dict)
     reported: list[tuple[LogicalAddress, float]] = field(factory=list)
-    reports: int = 0
+    reports: Counter[int] = field(factory=Counter)
     told: bytes | None = None
     parts: dict[tuple[int, int], dict[int, Frame]] = field(factory=dict)
     done: list[tuple[int, int]] = field(factory=list)
@@ -275,14 +275,14 @@ class SlowEngine:
         if self.reported.count((source, now)) == 10:
             return
         self.reported.append((source, now))
-        sequence = (2 << 48) + self.reports
-        self.reports += 1
+        sequence = (frame.traffic_class * 4 + 2 << 48) + self.reports[frame.traffic_class]
+        self.reports[frame.traffic_class] += 1
         body = bytes((code,)) + identity + frame.data[: 8 + 8 * (frame.las + 1)]
         chain = b"\x12\0\0\x10" + self.incarnation.to_bytes(8) + sequence.to_bytes(8)
         chain += b"\0\0" + len(body).to_bytes(2) + body
-        head = bytes((frame.las << 2 | 2, 0, 0, 0x10)) + len(chain).to_bytes(2) + b"\x04\0"
+        head = bytes((frame.las << 2 | 2, frame.traffic_class, 0, 0x10)) + len(chain).to_bytes(2) + b"\x04\0"
         for hop in hops:
-            sent = answer.sent.setdefault((hop, 0), [])
+            sent = answer.sent.setdefault((hop, frame.traffic_class), [])
             sent.append(head + here.wire + source.wire + chain)
 
 

@@ -106,8 +106,8 @@ class LossReporter:
             start = run.starts[index]
             quoted = bytes(batch.buffer[start : start + size])
             report = LossReport(why, (run.incarnation, first + index), quoted)
-            frame = self.origin.make_report(report, to)
-            batch.send(contacts, 0, [frame], 1, len(frame))
+            frame = self.origin.make_report(report, to, run.traffic_class)
+            batch.send(contacts, run.traffic_class, [frame], 1, len(frame))
             self.tally.reports_sent += 1
 
     def lose_own(self, batch: Batch, order: Order, first: int, frames: int) -> None:

@@ -174,17 +174,20 @@ class Origin:
             yield first
             first += self._count_frames(order, payload)
 
-    def make_report(self, report: LossReport, to: LogicalAddress) -> bytes:
-        """The frame of a control message about a loss here."""
+    def make_report(self, report: LossReport, to: LogicalAddress, traffic_class: int) -> bytes:
+        """The frame of a control message about a loss here, in the class of what was lost: so that
+        no class waits for another one's queue.
+        """
         if self.here is None:
             raise NotJoinedError("this member has no logical address yet; join first")
-        identity = MESSAGE_ID.pack(self.incarnation, self._take(Mode.UNICAST, 0, 1))
+        identity = MESSAGE_ID.pack(self.incarnation, self._take(Mode.UNICAST, traffic_class, 1))
         return OverlayMessage.build(
             self.here,
             to,
             Mode.UNICAST,
             (Extension(Code.MESSAGE_ID, identity), Extension(Code.CONTROL, report.wire)),
             hop_limit=self.settings.hop_limit,
+            traffic_class=traffic_class,
         ).frame
 
     def extend_route(self, message: OverlayMessage, left: int) -> bytes | None:
