@@ -280,7 +280,8 @@ class SlowEngine:
         body = bytes((code,)) + identity + frame.data[: 8 + 8 * (frame.las + 1)]
         chain = b"\x12\0\0\x10" + self.incarnation.to_bytes(8) + sequence.to_bytes(8)
         chain += b"\0\0" + len(body).to_bytes(2) + body
-        head = bytes((frame.las << 2 | 2, frame.traffic_class, 0, 0x10)) + len(chain).to_bytes(2) + b"\x04\0"
+        head = bytes((frame.las << 2 | 2, frame.traffic_class, 0, 0x10))
+        head += len(chain).to_bytes(2) + b"\x04\0"
         for hop in hops:
             sent = answer.sent.setdefault((hop, frame.traffic_class), [])
             sent.append(head + here.wire + source.wire + chain)
