@@ -17,6 +17,7 @@ from attrs import define, field
 BATCH_BYTES = 1 << 17
 MOST_IN_BATCH = 1024
 MOST_STEP = 16
+FIRST_MESSAGES = 2
 RUN_TIMEOUT = 60.0
 
 Skip = Callable[[str, str], None]
@@ -82,11 +83,16 @@ async def compare(
 
 
 async def suitable_count(side: Side, payload: bytes, seconds: float) -> int:
-    """How many messages take so many seconds; finding out warms everything up."""
+    """How many messages take so many seconds. The first ones open connections and do not count, and
+    a guess is checked once: one that is too low would measure how long a message is under way.
+    """
+    for _ in range(FIRST_MESSAGES):
+        await timed(side, payload, 1)
     count = 1
     while (taken := await timed(side, payload, count)) < seconds / 2:
         count = min(MOST_STEP * count, math.ceil(count * seconds / taken))
-    return max(1, round(count * seconds / taken))
+    count = max(1, round(count * seconds / taken))
+    return max(1, round(count * seconds / await timed(side, payload, count)))
 
 
 def batches_of(payload: bytes, count: int) -> list[list[bytes]]:
