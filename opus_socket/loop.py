@@ -35,6 +35,9 @@ from opus_socket.adapters.poller import Bell, Poller, Ready, open_poller
 
 TURN_BUDGET = 0.002
 LATEST_WAKE = 0.5
+TIMER_SLACK = 0.004
+"""Seconds between two alarms: thousands of members have as many deadlines a second."""
+
 PASSES_BEFORE_HUB = 2
 """How often all tasks that can run have run before the hub takes over from a leader, who often
 comes back at once."""
@@ -53,6 +56,7 @@ class Loop:
     _order: Iterator[int] = field(factory=count, init=False)
     _alarm: trio.CancelScope | None = field(default=None, init=False)
     _due: bool = field(default=False, init=False)
+    _not_before: float = field(default=0.0, init=False)
     _timekeeper: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
     _ready: deque[tuple[Ready, int]] = field(factory=deque, init=False)
     _feeders: deque[Feeder] = field(factory=deque, init=False)
@@ -155,15 +159,19 @@ class Loop:
             self._hub.unpark()
 
     async def _keep_time(self) -> None:
-        """Let the loop take a turn whenever a deadline has come."""
+        """Let the loop take a turn when a deadline has come, or soon after if there are many."""
         while True:
-            with trio.CancelScope(deadline=self._next_deadline()) as self._alarm:
+            self._not_before = self.now() + TIMER_SLACK
+            with trio.CancelScope(deadline=self._next_alarm()) as self._alarm:
                 await trio.sleep_forever()
             self._alarm = None
             self._due = True
             self.wake()
             while self._due:
                 await self._timekeeper.park()
+
+    def _next_alarm(self) -> float:
+        return max(self._next_deadline(), self._not_before)
 
     def _next_deadline(self) -> float:
         return self._timers[0][0] if self._timers else float("inf")
@@ -226,7 +234,7 @@ class Loop:
         """Call once, not before `when`."""
         heapq.heappush(self._timers, (when, next(self._order), call))
         if self._alarm is not None and when < self._alarm.deadline:
-            self._alarm.deadline = when
+            self._alarm.deadline = self._next_alarm()
 
     def run_later(self, feeder: Feeder) -> None:
         """It can feed its outputs again."""

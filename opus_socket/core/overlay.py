@@ -110,6 +110,7 @@ class OverlayCore:
     _version: int = field(default=-1, init=False)
     _neighbors: dict[LogicalAddress, Contact] = field(factory=dict, init=False)
     _by_place: dict[tuple[str, int, int], LogicalAddress] | None = field(default=None, init=False)
+    _seldom: float | None = field(default=None, init=False)
     _repeated: dict[bytes, ProtocolMessage] = field(factory=dict, init=False)
     _sent: list[int] = field(factory=lambda: [0] * len(Kind), init=False)
     _received: list[int] = field(factory=lambda: [0] * len(Kind), init=False)
@@ -143,6 +144,7 @@ class OverlayCore:
 
     def join(self, now: float) -> CoreEffects:
         """Begin to look for the overlay; `Emit(Stable)` says when the place is found."""
+        self._seldom = None
         out: list[CoreEffect] = []
         self._perform(self._finder.begin(self.node.contact, now), now, out)
         self._perform(self.node.start(now), now, out)
@@ -152,6 +154,7 @@ class OverlayCore:
 
     def leave(self, now: float) -> CoreEffects:
         """Say goodbye. The core is to be woken until `next_deadline` is inf."""
+        self._seldom = None
         self._attendant.end()
         out: list[CoreEffect] = [*self._serving.leave(now)]
         self._perform(self.node.leave(now), now, out)
@@ -179,6 +182,7 @@ class OverlayCore:
             elif kind is Kind.RENDEZVOUS:
                 self._perform(self._finder.receive(body, sender, now), now, out)
             elif kind is Kind.MEASUREMENT:
+                self._seldom = None
                 self._perform(self._meter.receive(body, sender, now), now, out)
         except RemoteProtocolError as error:
             self._refused[error.kind] += 1
@@ -192,6 +196,13 @@ class OverlayCore:
             self._perform(self.node.wake(now), now, out)
         if self._finder.next_deadline <= now:
             self._perform(self._finder.wake(now), now, out)
+        if self._seldom is None or self._seldom <= now:
+            self._wake_others(now, out)
+        self._notice_changes(now, out)
+        return out
+
+    def _wake_others(self, now: float, out: list[CoreEffect]) -> None:
+        self._seldom = None
         if self._meter.next_deadline <= now:
             self._perform(self._meter.wake(now), now, out)
         if self._attendant.next_deadline <= now:
@@ -200,25 +211,26 @@ class OverlayCore:
             out += self._serving.wake(now)
         if self.engine.next_deadline <= now:
             out += map(Emit, self.engine.wake(now))
-        self._notice_changes(now, out)
-        return out
 
     @property
     def next_deadline(self) -> float:
         """When `wake` is due; inf for never."""
-        return min(
-            self.node.next_deadline,
-            self._finder.next_deadline,
-            self._meter.next_deadline,
-            self._attendant.next_deadline,
-            self._serving.next_deadline,
-            self.engine.next_deadline,
-        )
+        # Asked for after every input, of which nearly all concern the node alone.
+        seldom = self._seldom
+        if seldom is None:
+            seldom = self._seldom = min(
+                self._meter.next_deadline,
+                self._attendant.next_deadline,
+                self._serving.next_deadline,
+                self.engine.next_deadline,
+            )
+        return min(self.node.next_deadline, self._finder.next_deadline, seldom)
 
     def switch(
         self, buffer: memoryview, arrived_from: LogicalAddress | None, now: float, *, mutable: bool
     ) -> Dispatch:
         """Overlay messages came: see `ForwardingEngine.switch`."""
+        self._seldom = None
         dispatch = self.engine.switch(buffer, arrived_from, now, mutable=mutable)
         if arrived_from is not None:
             heard = self.watch.heard.get(arrived_from)
@@ -242,6 +254,7 @@ class OverlayCore:
         traffic_class: int = 0,
     ) -> Dispatch:
         """The application sends: see `ForwardingEngine.originate`."""
+        self._seldom = None
         if self.watch.due == inf:
             self.watch.begin(now)
         return self.engine.originate(
@@ -250,6 +263,7 @@ class OverlayCore:
 
     def serve(self, messages: Sequence[ForService], now: float) -> CoreEffects:
         """Hand a dispatch's `for_services` to the services that they are for."""
+        self._seldom = None
         out: list[CoreEffect] = []
         for message in messages:
             if message.service not in ATTENDED:
@@ -263,10 +277,12 @@ class OverlayCore:
 
     def set_handler(self, handler: Service | None, scope: Scope, now: float) -> CoreEffects:
         """Let a handler of the application see its messages: see `Serving.set_handler`."""
+        self._seldom = None
         return self._serving.set_handler(handler, scope, now)
 
     def ask(self, service: str, request: object, now: float) -> CoreEffects:
         """The application asks something of a service: see `Serving.ask`."""
+        self._seldom = None
         return self._serving.ask(service, request, now)
 
     def service(self, name: str) -> Service:
@@ -275,6 +291,7 @@ class OverlayCore:
 
     def link_failed(self, contact: Contact, now: float) -> CoreEffects:
         """An adapter lost its connection to a contact."""
+        self._seldom = None
         out: list[CoreEffect] = []
         if contact.address in self._neighbors:
             self._lose(contact.address, now, out)
@@ -283,6 +300,7 @@ class OverlayCore:
 
     def links(self, figures: Sequence[LinkFigures], now: float) -> CoreEffects:
         """What the driver knows of this member's links, as `AskLinks` asks for."""
+        self._seldom = None
         out: list[CoreEffect] = []
         self._attend(self._attendant.links(figures, self._neighbors, now), now, out)
         self._notice_changes(now, out)
@@ -290,6 +308,7 @@ class OverlayCore:
 
     def set(self, name: str, value: object, now: float) -> CoreEffects:
         """Turn a knob of the protocol: see `Node.set`."""
+        self._seldom = None
         out: list[CoreEffect] = []
         self._perform(self.node.set(name, value, now), now, out)
         self._notice_changes(now, out)
@@ -301,6 +320,7 @@ class OverlayCore:
         Raises:
             LocalProtocolError: the quantity cannot be measured on request.
         """
+        self._seldom = None
         out: list[CoreEffect] = []
         known = None if isinstance(target, Contact) else self._neighbors.get(target)
         self._attend(self._attendant.ask(target, known, quantity, now), now, out)
@@ -407,6 +427,7 @@ class OverlayCore:
                     body = self.settings.codec.encode(message)
                     waiting.extend(self._finder.announce(body, now))
                 case Measure(to=to, quantity=quantity):
+                    self._seldom = None
                     waiting.extend(self._meter.measure(to, quantity, now))
                 case Found(contacts=contacts):
                     waiting.extend(self.node.contacts(contacts, now))
@@ -425,6 +446,7 @@ class OverlayCore:
             self._notice_change(self.node, now, out)
 
     def _notice_change(self, node: Node, now: float, out: list[CoreEffect]) -> None:
+        self._seldom = None
         if node.contact is not self.contact:
             old, self.contact = self.contact.address, node.contact
             if old is not None and old != node.address:
