@@ -68,6 +68,7 @@ class Loop:
     _led: bool = field(default=False, init=False)
     _waiting: bool = field(default=False, init=False)
     _sent_in: int = field(default=-1, init=False)
+    _sends: int = field(default=0, init=False)
     _crash: Exception | None = field(default=None, init=False)
     _closed: bool = field(default=False, init=False)
 
@@ -253,12 +254,17 @@ class Loop:
                 writer.flush()
 
     def flush_lone(self) -> None:
-        """Write now what an application has just sent, unless it has sent before in this turn:
-        then more may follow, and the loop's next turn writes all of it at once.
+        """Write now what an application has just sent, unless it has sent before in this turn, or
+        several times in the last one: then more may follow, and the loop's next turn writes all of
+        it at once.
         """
-        if self._sent_in != self.turns:
-            self._sent_in = self.turns
-            self.flush()
+        if self._sent_in == self.turns:
+            self._sends += 1
+        else:
+            busy = self._sends > 1 and self._sent_in == self.turns - 1
+            self._sent_in, self._sends = self.turns, 1
+            if not busy:
+                self.flush()
         if self._writers:
             self.wake()
 
