@@ -7,8 +7,8 @@ the leader. When nobody waits, the hub leads: a task that does nothing else. The
 sockets alone, because that costs least: another task keeps the time, and a bell stands for whatever
 else there is to do.
 
-Each turn hands every packet in hand to the machines, then wakes those whose deadline has come,
-then lets members of this process hand over to each other, then writes what is queued. Packets come
+Each turn hands every packet in hand to the machines, then lets members of this process hand over to
+each other, then wakes those whose deadline has come, then writes what is queued. Packets come
 before deadlines that are up to half a second late, so that a late driver does not look like a
 failure of others, and a flood does not stop the clock. A turn that takes too long ends, and what is
 left is for the next one: other tasks of the program run between turns.
@@ -16,8 +16,9 @@ left is for the next one: other tasks of the program run between turns.
     while True:
         wait until a socket is ready or the next deadline      # the only wait
         for each ready socket: machine.receive(...) or switch(...), perform the effects
+        hand over inside the process
         for each deadline that has come: machine.wake(...), perform the effects
-        hand over inside the process, flush connections
+        flush connections
 """
 
 from __future__ import annotations
@@ -197,14 +198,15 @@ class Loop:
             now = self.now()
             if now > limit:
                 break
+        if self._feeders:
+            self._hand_over(limit)
+            now = self.now()
         late = now - self._next_deadline()
-        if late >= 0 and (idle or late > LATEST_WAKE or self._is_idle()):
+        if late >= 0 and (late > LATEST_WAKE or (not self._feeders and (idle or self._is_idle()))):
             self._run_timers(now, limit)
         if self._due and self._next_deadline() > now:
             self._due = False
             self._timekeeper.unpark()
-        if self._feeders:
-            self._hand_over(limit)
         if self._writers:
             self.flush()
         if self._turn_ended:

@@ -1,8 +1,8 @@
 """UDP: the node adapter of every day, the multicast group, and overlay messages in datagrams.
 
-Its one rule: a wake-up drains. A socket that is ready again and again is read until it is empty or
-the budget is spent, without a single await; a send that would wait is dropped and counted, because
-everything that travels here is either repeated by its machine or promised best effort only.
+Its one rule: a wake-up drains. A socket that is ready is read until it is empty or the budget is
+spent, without a single await; a send that would wait is dropped and counted, because everything
+that travels here is either repeated by its machine or promised best effort only.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ DRAIN_BUDGET = 0.002
 LONGEST_DATAGRAM = 1 << 16
 KERNEL_BUFFER = 4 << 20
 _LOOK_EVERY = 16
-_BUSY = 0.001
 _OVERLAY = bytes((Kind.OVERLAY,))
 _SO_RCVBUFFORCE = 33
 
@@ -79,7 +78,6 @@ class UdpPort:
     _sent_bytes: int = 0
     _received_bytes: int = 0
     _unsent: int = 0
-    _drained_at: float = 0.0
 
     def __attrs_post_init__(self) -> None:
         self._v6 = self.sock.family == socket.AF_INET6
@@ -126,12 +124,8 @@ class UdpPort:
     def _drain(self, _mask: int) -> None:
         host = self.host
         sock = self.sock
-        now = host.now()
-        until = now + DRAIN_BUDGET
-        # To look for a second datagram costs a system call, and mostly there is none.
-        most = DATAGRAMS_PER_WAKE if now - self._drained_at < _BUSY else 1
-        self._drained_at = now
-        for number in range(1, most + 1):
+        until = host.now() + DRAIN_BUDGET
+        for number in range(1, DATAGRAMS_PER_WAKE + 1):
             if sock.fileno() < 0:
                 return
             # What is left is ready at the next turn, too.
