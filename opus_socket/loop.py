@@ -36,6 +36,9 @@ from opus_socket.adapters.poller import Bell, Poller, Ready, open_poller
 
 TURN_BUDGET = 0.002
 LATEST_WAKE = 0.5
+OVERDUE_EVERY = 0.1
+"""Seconds between two looks at overdue deadlines while packets keep coming."""
+
 TIMER_SLACK = 0.004
 """Seconds between two alarms: thousands of members have as many deadlines a second."""
 
@@ -70,6 +73,7 @@ class Loop:
     _waiting: bool = field(default=False, init=False)
     _sent_in: int = field(default=-1, init=False)
     _sends: int = field(default=0, init=False)
+    _woke: float = field(default=0.0, init=False)
     _crash: Exception | None = field(default=None, init=False)
     _closed: bool = field(default=False, init=False)
 
@@ -202,8 +206,9 @@ class Loop:
             self._hand_over(limit)
             now = self.now()
         late = now - self._next_deadline()
-        if late >= 0 and (late > LATEST_WAKE or (not self._feeders and (idle or self._is_idle()))):
-            self._run_timers(now, limit)
+        if late >= 0 and self._may_wake(late, now, idle):
+            self._woke = now
+            self._run_timers(now, now + TURN_BUDGET)
         if self._due and self._next_deadline() > now:
             self._due = False
             self._timekeeper.unpark()
@@ -211,6 +216,14 @@ class Loop:
             self.flush()
         if self._turn_ended:
             self._turn_ended.unpark_all()
+
+    def _may_wake(self, late: float, now: float, idle: bool) -> bool:
+        """Whether deadlines have their turn: when nothing else is in hand, or now and then. Answers
+        may be among what is in hand, and whoever wakes before he hears them asks again.
+        """
+        if not self._feeders and (idle or self._is_idle()):
+            return True
+        return late > LATEST_WAKE and now - self._woke >= OVERDUE_EVERY
 
     def _is_idle(self) -> bool:
         """Whether no packet is in hand."""
