@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from statistics import median
 from typing import Protocol, TypeVar
 
@@ -40,22 +41,24 @@ class Side(Protocol):
 def run(program: Callable[[], Awaitable[Result]]) -> Result:
     """Run a program under Trio; a failure ends the process with its text and status 1."""
     try:
-        return trio.run(program)
-    except BaseExceptionGroup as group:
-        failure = only(group, (MeasurementError,))
-        if failure is None:
-            raise
-        raise SystemExit(f"failed: {failure}") from None
+        with ungrouped(MeasurementError):
+            return trio.run(program)
     except MeasurementError as failure:
         raise SystemExit(f"failed: {failure}") from None
 
 
-def only(
-    group: BaseExceptionGroup[BaseException], kinds: tuple[type[Exception], ...]
-) -> BaseException | None:
-    """The first failure in a group, if all are of these kinds."""
-    failures, others = group.split(kinds)
-    return None if others is not None or failures is None else _first(failures)
+@contextmanager
+def ungrouped(*kinds: type[Exception]) -> Iterator[None]:
+    """Raise the first failure instead of the group that a nursery makes, if all are of these kinds:
+    so that who expects failures names them once.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        failures, others = group.split(kinds)
+        if others is not None or failures is None:
+            raise
+        raise _first(failures) from None
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

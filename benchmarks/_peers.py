@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanag
 from enum import StrEnum
 
 import trio
-from _common import MeasurementError, Side, only
+from _common import MeasurementError, Side, ungrouped
 from _peer import Group, Module, Receiver, Sender, load
 from _programs import open_apart, open_together
 from _remote import Elsewhere, open_program
@@ -218,20 +218,14 @@ async def try_open(
 ) -> Side | None:
     """Open a peer in a stack; None when it is skipped."""
     try:
-        return await stack.enter_async_context(_open(peer, shape, receivers))
-    except BaseExceptionGroup as group:
-        error = only(group, _REASONS)
-        if error is None:
-            raise
-    except _REASONS as alone:
-        error = alone
-    match error:
-        case ImportError():
-            skip(peer.name, f"{error}: {INSTALL}")
-        case MissingError():
-            skip(peer.name, str(error))
-        case _:
-            skip(f"{peer.name} with {receivers} receivers", str(error))
+        with ungrouped(*_REASONS):
+            return await stack.enter_async_context(_open(peer, shape, receivers))
+    except ImportError as error:
+        skip(peer.name, f"{error}: {INSTALL}")
+    except MissingError as error:
+        skip(peer.name, str(error))
+    except _REASONS as error:
+        skip(f"{peer.name} with {receivers} receivers", str(error))
     return None
 
 

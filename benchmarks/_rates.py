@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 import trio
-from _common import MeasurementError, Side, only
+from _common import MeasurementError, Side, ungrouped
 from attrs import define, field
 
 BATCH_BYTES = 1 << 17
@@ -109,8 +109,6 @@ async def timed(side: Side, payload: bytes, count: int) -> float:
         MeasurementError: messages were lost on their way.
     """
     with trio.move_on_after(RUN_TIMEOUT):
-        try:
+        with ungrouped(MeasurementError):
             return await side.measure(batches_of(payload, count))
-        except BaseExceptionGroup as group:
-            raise only(group, (MeasurementError,)) or group from None
     raise MeasurementError(f"not all of {count} messages arrived within {RUN_TIMEOUT:g} s")

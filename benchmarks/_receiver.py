@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 
 import trio
 from _bare import Tree, connect, crossing
-from _common import MeasurementError, only
+from _common import MeasurementError, ungrouped
 from _layout import Layout, Way
 from _overlay import form, open_members, receive_all
 from _peer import Receiver, load
@@ -97,18 +97,13 @@ async def receive_peer(
     nothing else to do meanwhile.
     """
     try:
-        with opened as receiver:
+        with ungrouped(TimeoutError), opened as receiver:
 
             async def take(count: int, _: int) -> None:
                 receiver.receive(count)
 
             await serve(reader, writer, take)
-    except TimeoutError as alone:
-        await writer.write({"failed": str(alone)})
-    except BaseExceptionGroup as group:
-        error = only(group, (TimeoutError,))
-        if error is None:
-            raise
+    except TimeoutError as error:
         await writer.write({"failed": str(error)})
 
 

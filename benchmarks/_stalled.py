@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 import trio
-from _common import MeasurementError, only
+from _common import MeasurementError, ungrouped
 from _layout import scattered
 from _overlay import form, tcp_config
 from attrs import define, field
@@ -110,17 +110,13 @@ async def main() -> None:
         case other:
             raise SystemExit(f"not understood: {other}")
     try:
-        if system == "overlay":
-            result = await measure_overlay(server, policy, stalls, seconds)
-        else:
-            result = await trio.to_thread.run_sync(measure_peer, system, stalls, seconds)
-    except BaseExceptionGroup as group:
-        error = only(group, (MeasurementError, TimeoutError))
-        if error is None:
-            raise
+        with ungrouped(MeasurementError, TimeoutError):
+            if system == "overlay":
+                result = await measure_overlay(server, policy, stalls, seconds)
+            else:
+                result = await trio.to_thread.run_sync(measure_peer, system, stalls, seconds)
+    except (ImportError, MeasurementError, TimeoutError) as error:
         await writer.write({"failed": str(error)})
-    except (ImportError, TimeoutError) as error_:
-        await writer.write({"failed": str(error_)})
     else:
         await writer.write(result)
 

@@ -25,7 +25,7 @@ import functools
 from collections.abc import Sequence
 
 import trio
-from _common import Measurement, MeasurementError, Printer, only, run
+from _common import Measurement, MeasurementError, Printer, run, ungrouped
 from _overlay import open_server
 from _remote import Elsewhere, open_program
 from _stalled import RECEIVERS, SIZE
@@ -118,11 +118,9 @@ async def measure(printer: Printer, policy: str, runs: int, seconds: float, *, p
     if policy == "drop" and peers:
         for peer, note in NOTES.items():
             try:
-                theirs = await take_turns(peer, policy, runs, seconds)
-            except BaseExceptionGroup as group:
-                error = only(group, (MeasurementError,))
-                if error is None:
-                    raise
+                with ungrouped(MeasurementError):
+                    theirs = await take_turns(peer, policy, runs, seconds)
+            except MeasurementError as error:
                 printer.skip(peer, str(error))
                 continue
             add("", "k messages/s", ours.rate, peer, theirs.rate, note)

@@ -250,8 +250,7 @@ class ForwardingEngine:
             self._origin.move(self.node.contact.address)
 
     def _originate(self, order: Order, now: float) -> Dispatch:
-        if self.node.version != self._routes.version:
-            self._refresh()
+        self._refresh()
         origin, key, tally = self._origin, order.key, self._tally
         first, count, pieces, size = origin.make(order)
         dispatch = Dispatch()

@@ -70,6 +70,7 @@ in bytes. The sequence numbers count up.
 
 
 _MAX_PLANS = 1024
+"""Kinds of orders of which is kept what their frames have in common."""
 
 
 @define(eq=False)
@@ -151,7 +152,6 @@ class Origin:
         """What all frames of such orders have in common, kept until the address is another."""
         hop_limit = self.settings.hop_limit if order.hop_limit is None else order.hop_limit
         self._check(order, hop_limit)
-        prefix = b"" if order.service is None else order.service.to_bytes(4)
         key = b"\xff" * len(self.wire) if order.key is None else order.key.wire
         usual = RAW_ID_HEAD if order.service is None else SERVICE_ID_HEAD
         head = hop_limit, self.wire, key
@@ -159,9 +159,9 @@ class Origin:
             self.shape.word(order.mode, order.traffic_class),
             self.shape.middle.pack(*head, usual, self.incarnation),
             self.shape.middle.pack(*head, FRAGMENT_ID_HEAD, self.incarnation),
-            prefix,
+            order.prefix,
             order.traffic_class << 2 | order.mode,
-            min(self._room - len(prefix), self.settings.max_message),
+            min(self._room - len(order.prefix), self.settings.max_message),
         )
         while len(self._plans) >= _MAX_PLANS:
             del self._plans[next(iter(self._plans))]

@@ -32,16 +32,13 @@ class RouteCache:
     Args:
         node: who decides.
         capacity: how many are kept, the oldest forgotten first.
-
-    Attributes:
-        version: of the node's tables when it last looked at them.
     """
 
     node: Node
     capacity: int
     hits: int = field(default=0, init=False)
     misses: int = field(default=0, init=False)
-    version: int | None = field(default=None, init=False)
+    _version: int | None = field(default=None, init=False)
     _contacts: dict[LogicalAddress, Contact] = field(factory=dict, init=False)
     _routes: dict[tuple[int, bytes, LogicalAddress | None], Route] = field(factory=dict, init=False)
 
@@ -50,9 +47,9 @@ class RouteCache:
 
     def refresh(self) -> bool:
         """Forget everything if the node's tables have changed, and say whether they had."""
-        if self.node.version == self.version:
+        if self.node.version == self._version:
             return False
-        self.version = self.node.version
+        self._version = self.node.version
         self._routes.clear()
         self._contacts = {
             contact.address: contact
