@@ -17,6 +17,8 @@ from opus_socket.errors import LocalProtocolError
 
 Payload = bytes | bytearray | memoryview
 
+_EVERYBODY = [LogicalAddress.everybody(las) for las in range(MASK["las"] + 1)]
+
 
 def check_payloads(payloads: Iterable[Payload]) -> list[bytes]:
     """The payloads as bytes that nobody can change any more.
@@ -24,7 +26,23 @@ def check_payloads(payloads: Iterable[Payload]) -> list[bytes]:
     Raises:
         LocalProtocolError: one of them is something else.
     """
-    return [each if type(each) is bytes else _own(each) for each in payloads]
+    return [each if type(each) is bytes else check_payload(each) for each in payloads]
+
+
+def check_payload(payload: Payload) -> bytes:
+    """The payload as bytes that nobody can change any more.
+
+    Raises:
+        LocalProtocolError: it is something else.
+    """
+    if type(payload) is bytes:
+        return payload
+    if not isinstance(payload, (bytes, bytearray, memoryview)):
+        raise LocalProtocolError(
+            f"a payload of type {type(payload).__name__}; "
+            "bytes, a bytearray or a memoryview is allowed"
+        )
+    return bytes(payload)
 
 
 def check_address(spec: ProtocolSpec, address: object) -> LogicalAddress:
@@ -33,12 +51,12 @@ def check_address(spec: ProtocolSpec, address: object) -> LogicalAddress:
     Raises:
         LocalProtocolError: it is not.
     """
-    if not isinstance(address, LogicalAddress) or address.las != spec.las:
+    if not isinstance(address, LogicalAddress) or len(address) != spec.las + 1:
         raise LocalProtocolError(
             f"{address!r} is no address of {spec.name}; "
             f"a LogicalAddress of {spec.las + 1} words is allowed"
         )
-    if address == address.everybody(spec.las):
+    if address == _EVERYBODY[spec.las]:
         raise LocalProtocolError(
             f"{address} is everybody's address; a LogicalAddress is allowed that has "
             "another word than the largest"
@@ -82,7 +100,7 @@ def check_traffic_class(traffic_class: int) -> int:
     Raises:
         LocalProtocolError: it is no whole number from 0 to 255.
     """
-    number = _whole(traffic_class)
+    number = traffic_class if type(traffic_class) is int else _whole(traffic_class)
     if number is None or not 0 <= number <= MASK["traffic_class"]:
         raise LocalProtocolError(
             f"traffic_class {traffic_class!r}: 0 to {MASK['traffic_class']} are allowed"
@@ -107,12 +125,3 @@ def _whole(value: object) -> int | None:
         return index(value)  # type: ignore[arg-type]
     except TypeError:
         return None
-
-
-def _own(payload: Payload) -> bytes:
-    if not isinstance(payload, (bytes, bytearray, memoryview)):
-        raise LocalProtocolError(
-            f"a payload of type {type(payload).__name__}; "
-            "bytes, a bytearray or a memoryview is allowed"
-        )
-    return bytes(payload)

@@ -47,6 +47,30 @@ PASSES_BEFORE_HUB = 2
 comes back at once."""
 
 
+@define(eq=False)
+class Bed:
+    """Where one task rests until it is roused. A parking lot is for many, and costs three times as
+    much.
+    """
+
+    _task: trio.lowlevel.Task | None = None
+
+    async def rest(self) -> None:
+        """Wait until somebody rouses this task."""
+        self._task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def rouse(self) -> None:
+        """Let whoever rests here go on."""
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
 @define(eq=False, repr=False)
 class Loop:
     """Timers, sockets, and what is to be fed or written at the next turn."""
@@ -61,12 +85,13 @@ class Loop:
     _alarm: trio.CancelScope | None = field(default=None, init=False)
     _due: bool = field(default=False, init=False)
     _not_before: float = field(default=0.0, init=False)
-    _timekeeper: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
+    _timekeeper: Bed = field(factory=Bed, init=False)
     _ready: deque[tuple[Ready, int]] = field(factory=deque, init=False)
     _feeders: deque[Feeder] = field(factory=deque, init=False)
     _writers: list[Writer] = field(factory=list, init=False)
     _turn_ended: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
-    _hub: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
+    _turn_awaited: bool = field(default=False, init=False)
+    _hub: Bed = field(factory=Bed, init=False)
     _hub_leads: bool = field(default=False, init=False)
     _succession: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
     _led: bool = field(default=False, init=False)
@@ -76,6 +101,7 @@ class Loop:
     _woke: float = field(default=0.0, init=False)
     _crash: Exception | None = field(default=None, init=False)
     _closed: bool = field(default=False, init=False)
+    _runs: bool = field(default=True, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.now = trio.lowlevel.current_clock().current_time
@@ -95,7 +121,7 @@ class Loop:
             while self._runs:
                 if self._led:
                     passes = 0
-                    await self._hub.park()
+                    await self._hub.rest()
                 elif passes < PASSES_BEFORE_HUB:
                     passes += 1
                     await trio.lowlevel.checkpoint()
@@ -124,20 +150,18 @@ class Loop:
                 continue
             self._led = True
             try:
-                await self._lead(done)
+                while self._hub_leads:
+                    self.wake()
+                    await self._succession.park()
+                while not done() and await self._step():
+                    pass
             finally:
                 self._led = False
-                self._hub.unpark()
-
-    async def _lead(self, done: Callable[[], object]) -> None:
-        while self._hub_leads:
-            self.wake()
-            await self._succession.park()
-        while self._runs and not done():
-            await self._step()
+                self._hub.rouse()
 
     async def wait_turn(self) -> None:
         """Wait until the loop has taken a turn."""
+        self._turn_awaited = True
         await self._turn_ended.park()
 
     def wake(self) -> None:
@@ -145,24 +169,26 @@ class Loop:
         if self._waiting:
             self._bell.ring()
 
-    async def _step(self) -> None:
-        """Wait, unless there is something to do, and take a turn."""
+    async def _step(self) -> bool:
+        """Wait, unless there is something to do, and take a turn; whether more can follow."""
         if self._ready or self._feeders or self._writers or self._due:
             await trio.lowlevel.checkpoint()
         else:
             self._waiting = True
             try:
-                await self.poller.wait()
+                await trio.lowlevel.wait_readable(self.poller.fileno())
             finally:
                 self._waiting = False
         if self._closed:
-            return
+            return False
         try:
             self._turn()
         except Exception as error:  # noqa: BLE001
             # Whatever it is, `run` raises it, and not the application's call that led.
             self._crash = error
-            self._hub.unpark()
+            self._runs = False
+            self._hub.rouse()
+        return self._runs
 
     async def _keep_time(self) -> None:
         """Let the loop take a turn when a deadline has come, or soon after if there are many."""
@@ -174,17 +200,13 @@ class Loop:
             self._due = True
             self.wake()
             while self._due:
-                await self._timekeeper.park()
+                await self._timekeeper.rest()
 
     def _next_alarm(self) -> float:
         return max(self._next_deadline(), self._not_before)
 
     def _next_deadline(self) -> float:
         return self._timers[0][0] if self._timers else float("inf")
-
-    @property
-    def _runs(self) -> bool:
-        return not self._closed and self._crash is None
 
     # A turn
 
@@ -205,16 +227,17 @@ class Loop:
         if self._feeders:
             self._hand_over(limit)
             now = self.now()
-        late = now - self._next_deadline()
-        if late >= 0 and self._may_wake(late, now, idle):
+        timers = self._timers
+        if timers and timers[0][0] <= now and self._may_wake(now - timers[0][0], now, idle):
             self._woke = now
             self._run_timers(now, now + TURN_BUDGET)
         if self._due and self._next_deadline() > now:
             self._due = False
-            self._timekeeper.unpark()
+            self._timekeeper.rouse()
         if self._writers:
             self.flush()
-        if self._turn_ended:
+        if self._turn_awaited:
+            self._turn_awaited = False
             self._turn_ended.unpark_all()
 
     def _may_wake(self, late: float, now: float, idle: bool) -> bool:
@@ -290,7 +313,7 @@ class Loop:
 
     def close(self) -> None:
         """Take no more turns."""
-        self._closed = True
+        self._closed, self._runs = True, False
         self.wake()
 
     def release(self) -> None:

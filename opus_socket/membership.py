@@ -17,7 +17,13 @@ from weakref import WeakSet
 import trio
 from attrs import define, field
 
-from opus_socket._arguments import Payload, check_address, check_payloads, check_traffic_class
+from opus_socket._arguments import (
+    Payload,
+    check_address,
+    check_payload,
+    check_payloads,
+    check_traffic_class,
+)
 from opus_socket.adapters.flow import Intake, Output
 from opus_socket.adapters.inbox import Inbox
 from opus_socket.config import OverlayConfig
@@ -162,15 +168,16 @@ class Membership:
         self, payload: Payload, mode: Mode, key: LogicalAddress | None, traffic_class: int
     ) -> None:
         number = check_traffic_class(traffic_class)
-        await self._wait_to_send(number)
+        if perf_counter() >= self._pace.due or not self._may_send(number):
+            await self._wait_to_send(number)
         self._send_one(payload, mode, key, number)
 
     def _send_one(
         self, payload: Payload, mode: Mode, key: LogicalAddress | None, traffic_class: int
     ) -> None:
         engine = self._check_joined().core.engine
-        [owned] = check_payloads((payload,))
-        self._train.send(owned, mode, key, traffic_class, engine.longest_payload)
+        longest = engine.longest_payload
+        self._train.send(check_payload(payload), mode, key, traffic_class, longest)
 
     async def _send_batch(
         self,
@@ -343,13 +350,10 @@ class Membership:
                 raise NotJoinedError("nothing can be received before join(); await it first")
             if self.config.socket.read_timeout:
                 with trio.fail_after(self.config.socket.read_timeout):
-                    await self._host.wait_for(self._may_receive, inbox.arrival)
+                    await self._host.wait_for(inbox.settled, inbox.arrival)
             else:
-                await self._host.wait_for(self._may_receive, inbox.arrival)
+                await self._host.wait_for(inbox.settled, inbox.arrival)
             self._pace.rested()
-
-    def _may_receive(self) -> bool:
-        return bool(self._inbox) or self._inbox.closed
 
     def _publish(self, event: Event) -> None:
         if isinstance(event, ServiceResult):
@@ -389,12 +393,13 @@ class Membership:
             raise trio.ClosedResourceError("this overlay socket is closed; open another one")
 
     def _check_joined(self) -> Member:
+        member = self._member
+        if member is not None and self._joined:
+            return member
         self._check_open()
-        if not self._joined or self._member is None:
-            if self._join_error is None:
-                raise NotJoinedError("this needs membership; await join() first")
-            raise NotJoinedError("the overlay refused this member") from self._join_error
-        return self._member
+        if self._join_error is None:
+            raise NotJoinedError("this needs membership; await join() first")
+        raise NotJoinedError("the overlay refused this member") from self._join_error
 
     def _check_address(self, address: LogicalAddress) -> LogicalAddress:
         return check_address(self._settings.spec, address)

@@ -33,7 +33,7 @@ from opus_socket.core.events import (
 )
 from opus_socket.core.key_attributes import KeyAttributes
 from opus_socket.core.node import Mode
-from opus_socket.core.origin import Order, Origin
+from opus_socket.core.origin import Origin
 from opus_socket.core.overlay import CoreSettings, OverlayCore
 from opus_socket.driver import Host
 from opus_socket.member import Member, Port
@@ -264,10 +264,10 @@ async def test_a_core_is_woken_for_fragments_that_do_not_come(
     port = bench.port()
     source, member = bench.member(port), bench.member(port)
     await bench.until(lambda: source.core.stable and member.core.stable)
-    order = Order([bytes(40_000)], Mode.MULTICAST, None, None, 0)
     origin = Origin(EngineSettings(), source.core.contact.incarnation)
     origin.move(source.core.node.address)
-    first, _, pieces, _ = origin.make(order)
+    plan = origin.plan(Mode.MULTICAST, None, None, 0, None)
+    first, _, pieces, _ = origin.make(plan, [bytes(40_000)])
     told = bench.events[member.index]
     told.clear()
     route, sender = Route(LAB.tag, member.index, source.index), source.core.contact

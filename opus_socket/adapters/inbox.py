@@ -44,6 +44,10 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._opened) + sum(len(messages) for messages, _ in self._batches)
 
+    def settled(self) -> bool:
+        """Whether nobody has to wait: a message is there, or none will ever come."""
+        return bool(self._opened or self._batches or self.closed)
+
     def push(self, messages: Sequence[OverlayMessage], size: int) -> None:
         """Messages came, with so many bytes in their frames; the sequence is this one's now."""
         if self.output.settings.limit == 0:

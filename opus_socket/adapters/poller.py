@@ -14,7 +14,6 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-import trio
 from attrs import define, field
 
 READ = selectors.EVENT_READ
@@ -50,10 +49,6 @@ class Poller(ABC):
     @abstractmethod
     def close(self) -> None:
         """Forget everything."""
-
-    async def wait(self) -> None:
-        """Wait until something is ready."""
-        await trio.lowlevel.wait_readable(self.fileno())
 
 
 def open_poller() -> Poller:
@@ -99,12 +94,11 @@ if sys.platform == "linux":
 
         def poll(self) -> list[tuple[Ready, int]]:
             """What is ready now."""
-            calls = self._calls
-            # An error or the other end's end concerns both directions.
-            return [
-                (calls[number], READ if events == select.EPOLLIN else _concerned(events))
-                for number, events in self._epoll.poll(0)
-            ]
+            calls, ready = self._calls, []
+            for number, events in self._epoll.poll(0):
+                # An error or the other end's end concerns both directions.
+                ready.append((calls[number], READ if events == _IN else _concerned(events)))
+            return ready
 
         def fileno(self) -> int:
             """The descriptor that is readable when something is ready."""
@@ -115,6 +109,7 @@ if sys.platform == "linux":
             self._calls.clear()
             self._epoll.close()
 
+    _IN = select.EPOLLIN
     _INTEREST = {
         READ: select.EPOLLIN,
         WRITE: select.EPOLLOUT,

@@ -151,7 +151,10 @@ class DuplicateWindows:
                 self._move(window, via, now)
             window.count += count
             window.size += size
-            _advance(window, first, count)
+            if first > window.highest + 1:
+                window.gaps += (window.highest + 1, first)
+                _limit(window.gaps)
+            window.highest = first + count - 1
             return ((0, count),)
         if via != window.via:
             window.other, window.other_at = via, now
@@ -194,14 +197,6 @@ class DuplicateWindows:
             if len(self._windows) < self.capacity and now - self._windows[key].used < self.lifetime:
                 break
             del self._windows[key]
-
-
-def _advance(window: Window, first: int, count: int) -> None:
-    """Take a run that is above everything seen."""
-    if first > window.highest + 1:
-        window.gaps += (window.highest + 1, first)
-        _limit(window.gaps)
-    window.highest = first + count - 1
 
 
 def _accept_overlapping(window: Window, first: int, count: int) -> Sequence[tuple[int, int]]:

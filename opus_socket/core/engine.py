@@ -42,7 +42,7 @@ from opus_socket.core.fragments import scan_fragments
 from opus_socket.core.losses import LossReporter
 from opus_socket.core.message import HEADER_SIZE, VERSION, version_and_size
 from opus_socket.core.node import Mode, Node
-from opus_socket.core.origin import FOR_ALL, Order, Origin
+from opus_socket.core.origin import FOR_ALL, Origin, Plan
 from opus_socket.core.routes import RouteCache
 from opus_socket.core.runs import Run, parse_run, run_of, scan_run
 from opus_socket.errors import RemoteProtocolError
@@ -148,7 +148,9 @@ class ForwardingEngine:
                 is missing, superfluous or of another kind. Nothing was sent.
             NotJoinedError: the node has no address yet.
         """
-        return self._originate(Order(payloads, mode, key, hop_limit, traffic_class), now)
+        self._refresh()
+        plan = self._origin.plan(mode, key, hop_limit, traffic_class, None)
+        return self._originate(plan, payloads, now)
 
     def originate_service(
         self,
@@ -165,7 +167,9 @@ class ForwardingEngine:
 
         As `originate`; `service` is the service's id.
         """
-        return self._originate(Order(bodies, mode, key, hop_limit, traffic_class, service), now)
+        self._refresh()
+        plan = self._origin.plan(mode, key, hop_limit, traffic_class, service)
+        return self._originate(plan, bodies, now)
 
     def switch(
         self,
@@ -246,35 +250,34 @@ class ForwardingEngine:
         )
 
     def _refresh(self) -> None:
+        """Look whether the node's tables have changed, before anything is decided by them."""
         if self._routes.refresh():
             self._origin.move(self.node.contact.address)
 
-    def _originate(self, order: Order, now: float) -> Dispatch:
-        self._refresh()
-        origin, key, tally = self._origin, order.key, self._tally
-        first, count, pieces, size = origin.make(order)
+    def _originate(self, plan: Plan, payloads: Sequence[bytes], now: float) -> Dispatch:
+        origin, tally = self._origin, self._tally
+        first, count, pieces, size = origin.make(plan, payloads)
         dispatch = Dispatch()
         if not count:
             return dispatch
         dispatch.first_id = (self.incarnation, first)
         tally.originated_frames += count
         tally.originated_bytes += size
-        if key is not None and order.mode == _UNICAST and key == origin.here:
+        if plan.root == origin.wire and plan.mode == _UNICAST:
             batch = Batch(memoryview(b"".join(pieces)), None, now, False, dispatch)
             self._deliver_own(batch)
             return batch.finish(tally)
-        root = origin.wire if key is None else key.wire
-        contacts = self._routes.find(order.mode, root, None).contacts
+        contacts = self._routes.find(plan.mode, plan.root, None).contacts
         if contacts:
-            owned = tuple(pieces)
+            owned, traffic_class = tuple(pieces), plan.traffic_class
             dispatch.outputs = [
-                Output(contact, order.traffic_class, owned, count, size) for contact in contacts
+                Output(contact, traffic_class, owned, count, size) for contact in contacts
             ]
             tally.transmitted_frames += count * len(contacts)
             tally.transmitted_bytes += size * len(contacts)
-        elif key is not None:
+        elif plan.key is not None:
             batch = Batch(memoryview(b""), None, now, False, dispatch)
-            self._losses.lose_own(batch, order, first, count)
+            self._losses.lose_own(batch, plan, payloads, first, count)
             return batch.finish(tally)
         return dispatch
 

@@ -6,7 +6,7 @@ so seldom that losing messages costs less than delivering them would have.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from attrs import define, field
@@ -18,7 +18,7 @@ from opus_socket.core.extensions import Code, Control, LossReport
 from opus_socket.core.limiter import SourceLimiter
 from opus_socket.core.message import HEADER_SIZE, OverlayMessage
 from opus_socket.core.node import Mode
-from opus_socket.core.origin import Order, Origin
+from opus_socket.core.origin import Origin, Plan
 from opus_socket.core.reassembly import Loss
 from opus_socket.core.routes import RouteCache
 from opus_socket.core.runs import Run
@@ -110,15 +110,17 @@ class LossReporter:
             batch.send(contacts, run.traffic_class, [frame], 1, len(frame))
             self.tally.reports_sent += 1
 
-    def lose_own(self, batch: Batch, order: Order, first: int, frames: int) -> None:
+    def lose_own(
+        self, batch: Batch, plan: Plan, payloads: Sequence[bytes], first: int, frames: int
+    ) -> None:
         """Count messages of this member that have no way from here, and tell the application."""
         here, why = self.origin.here, Control.UNROUTABLE.reason
         batch.dispatch.drop(why, frames)
-        allowed = self._limiter.take(self.origin.wire, len(order.payloads), batch.now)
-        sequences = islice(self.origin.sequences(order, first), allowed)
+        allowed = self._limiter.take(self.origin.wire, len(payloads), batch.now)
+        sequences = islice(self.origin.sequences(plan, payloads, first), allowed)
         if here is not None:
             batch.dispatch.events += [
-                MessageLost((self.origin.incarnation, sequence), order.key, why, here)
+                MessageLost((self.origin.incarnation, sequence), plan.key, why, here)
                 for sequence in sequences
             ]
 

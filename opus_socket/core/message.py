@@ -64,6 +64,7 @@ SHIFT = _shifts()
 """How far right a header of 8 bytes, taken as one number, is shifted to reach each field."""
 
 MASK = {name: (1 << width) - 1 for name, width in HEADER}
+_LAS_SHIFT, _LAS_MASK = SHIFT["las"] - 8 * (HEADER_SIZE - 1), MASK["las"]
 HOP_LIMIT_AT = HEADER_SIZE - 2 - SHIFT["hop_limit"] // 8
 
 
@@ -237,7 +238,7 @@ class OverlayMessage:
     @property
     def las(self) -> int:
         """Words of the addresses less one."""
-        return self._field("las")
+        return self.frame[0] >> _LAS_SHIFT & _LAS_MASK
 
     @property
     def mode(self) -> Mode:

@@ -37,32 +37,6 @@ FOR_ALL = (Mode.MULTICAST, Mode.FLOOD)
 """The modes without a destination."""
 
 
-@define(eq=False)
-class Order:
-    """What a member wants to send.
-
-    Attributes:
-        payloads: one for each message.
-        mode: how they are delivered.
-        key: the destination; None for multicast and flood.
-        hop_limit: 1..65,535; None for the settings' own.
-        traffic_class: 0..255.
-        service: the id of the service that sends; None for the application.
-    """
-
-    payloads: Sequence[bytes]
-    mode: Mode
-    key: LogicalAddress | None
-    hop_limit: int | None
-    traffic_class: int
-    service: int | None = None
-
-    @property
-    def prefix(self) -> bytes:
-        """What stands before each payload."""
-        return b"" if self.service is None else self.service.to_bytes(4)
-
-
 Made = tuple[int, int, list[Piece], int]
 """Frames that were made: the first sequence number, how many they are, themselves, and their size
 in bytes. The sequence numbers count up.
@@ -74,20 +48,30 @@ _MAX_PLANS = 1024
 
 
 @define(eq=False)
-class _Plan:
-    """What the frames of orders of one kind have in common.
+class Plan:
+    """What the frames of orders of one kind have in common, kept until the address is another.
 
     Attributes:
+        mode: how they are delivered.
+        key: the destination; None for multicast and flood.
+        traffic_class: 0..255.
+        root: whose tree they take: this member's address on the wire, or the destination's.
         word, middle: of usual frames; `of_fragments`: the middle of fragments.
         prefix: what stands before each payload.
+        before: bytes of a frame besides its payload.
         lane: whose sequence numbers they take.
         longest: bytes of the longest payload that fits one frame.
     """
 
+    mode: Mode
+    key: LogicalAddress | None
+    traffic_class: int
+    root: bytes
     word: int
     middle: bytes
     of_fragments: bytes
     prefix: bytes
+    before: int
     lane: int
     longest: int
 
@@ -114,7 +98,7 @@ class Origin:
     _room: int = field(default=0, init=False)
     _part: int = field(default=0, init=False)
     _next: dict[int, int] = field(factory=dict, init=False)
-    _plans: dict[tuple[object, ...], _Plan] = field(factory=dict, init=False)
+    _plans: dict[tuple[object, ...], Plan] = field(factory=dict, init=False)
 
     def move(self, here: LogicalAddress | None) -> None:
         """The member's address may be another now."""
@@ -128,51 +112,80 @@ class Origin:
             self._room = longest - self.shape.size
             self._part = longest - FRAGMENT_SHAPES[here.las].size
 
-    def make(self, order: Order) -> Made:
-        """The frames of an order.
+    def plan(
+        self,
+        mode: Mode,
+        key: LogicalAddress | None,
+        hop_limit: int | None,
+        traffic_class: int,
+        service: int | None,
+    ) -> Plan:
+        """What orders of a kind have in common.
+
+        Args:
+            mode: how they are delivered.
+            key: the destination; None for multicast and flood.
+            hop_limit: 1..65,535; None for the settings' own.
+            traffic_class: 0..255.
+            service: the id of the service that sends; None for the application.
 
         Raises:
-            LocalProtocolError: a value out of range. Nothing was taken.
+            LocalProtocolError: a value out of range.
             NotJoinedError: this member has no address yet.
         """
-        what = (order.mode, order.key, order.hop_limit, order.traffic_class, order.service)
-        plan = self._plans.get(what) or self._plan(order, what)
-        payloads = order.payloads
-        longest = max(map(len, payloads), default=0)
-        if longest > plan.longest:
-            self._check_length(longest, self._part - len(plan.prefix))
-            return self._make_long(order, plan)
-        count = len(payloads)
-        first = self._next.get(plan.lane, plan.lane << LANE_SHIFT)
-        self._next[plan.lane] = first + count
-        pieces = make_frames(self.shape, plan.word, plan.middle, first, plan.prefix, payloads)
-        return first, count, pieces, sum(map(len, pieces))
+        what = (mode, key, hop_limit, traffic_class, service)
+        return self._plans.get(what) or self._plan(*what)
 
-    def _plan(self, order: Order, what: tuple[object, ...]) -> _Plan:
-        """What all frames of such orders have in common, kept until the address is another."""
-        hop_limit = self.settings.hop_limit if order.hop_limit is None else order.hop_limit
-        self._check(order, hop_limit)
-        key = b"\xff" * len(self.wire) if order.key is None else order.key.wire
-        usual = RAW_ID_HEAD if order.service is None else SERVICE_ID_HEAD
-        head = hop_limit, self.wire, key
-        plan = _Plan(
-            self.shape.word(order.mode, order.traffic_class),
+    def make(self, plan: Plan, payloads: Sequence[bytes]) -> Made:
+        """The frames of an order, one or more for each payload.
+
+        Raises:
+            LocalProtocolError: a payload is too long. Nothing was taken.
+        """
+        count, size = len(payloads), sum(map(len, payloads))
+        if size > plan.longest and (longest := max(map(len, payloads))) > plan.longest:
+            self._check_length(longest, self._part - len(plan.prefix))
+            return self._make_long(plan, payloads)
+        first = self._take(plan.lane, count)
+        pieces = make_frames(self.shape, plan.word, plan.middle, first, plan.prefix, payloads)
+        return first, count, pieces, size + count * plan.before
+
+    def _plan(
+        self,
+        mode: Mode,
+        key: LogicalAddress | None,
+        hop_limit: int | None,
+        traffic_class: int,
+        service: int | None,
+    ) -> Plan:
+        hops = self.settings.hop_limit if hop_limit is None else hop_limit
+        self._check(mode, key, hops, traffic_class)
+        prefix = b"" if service is None else service.to_bytes(4)
+        usual = RAW_ID_HEAD if service is None else SERVICE_ID_HEAD
+        head = hops, self.wire, b"\xff" * len(self.wire) if key is None else key.wire
+        plan = Plan(
+            mode,
+            key,
+            traffic_class,
+            self.wire if key is None else key.wire,
+            self.shape.word(mode, traffic_class),
             self.shape.middle.pack(*head, usual, self.incarnation),
             self.shape.middle.pack(*head, FRAGMENT_ID_HEAD, self.incarnation),
-            order.prefix,
-            order.traffic_class << 2 | order.mode,
-            min(self._room - len(order.prefix), self.settings.max_message),
+            prefix,
+            self.shape.size + len(prefix),
+            traffic_class << 2 | mode,
+            min(self._room - len(prefix), self.settings.max_message),
         )
         while len(self._plans) >= _MAX_PLANS:
             del self._plans[next(iter(self._plans))]
-        self._plans[what] = plan
+        self._plans[mode, key, hop_limit, traffic_class, service] = plan
         return plan
 
-    def sequences(self, order: Order, first: int) -> Iterator[int]:
+    def sequences(self, plan: Plan, payloads: Sequence[bytes], first: int) -> Iterator[int]:
         """The sequence number of each message of an order that begins with `first`."""
-        for payload in order.payloads:
+        for payload in payloads:
             yield first
-            first += self._count_frames(order, payload)
+            first += self._count_frames(plan, payload)
 
     def make_report(self, report: LossReport, to: LogicalAddress, traffic_class: int) -> bytes:
         """The frame of a control message about a loss here, in the class of what was lost: so that
@@ -180,7 +193,9 @@ class Origin:
         """
         if self.here is None:
             raise NotJoinedError("this member has no logical address yet; join first")
-        identity = MESSAGE_ID.pack(self.incarnation, self._take(Mode.UNICAST, traffic_class, 1))
+        identity = MESSAGE_ID.pack(
+            self.incarnation, self._take(traffic_class << 2 | Mode.UNICAST, 1)
+        )
         return OverlayMessage.build(
             self.here,
             to,
@@ -212,15 +227,16 @@ class Origin:
             flow_label=message.flow_label,
         ).frame
 
-    def _make_long(self, order: Order, plan: _Plan) -> Made:
+    def _make_long(self, plan: Plan, payloads: Sequence[bytes]) -> Made:
         """Frames of which some are fragments."""
         shape, prefix = FRAGMENT_SHAPES[self.shape.las], plan.prefix
         room, part = self._room - len(prefix), self._part - len(prefix)
-        frames = sum([self._count_frames(order, payload) for payload in order.payloads])
-        first = self._take(order.mode, order.traffic_class, frames)
+        frames = sum([self._count_frames(plan, payload) for payload in payloads])
+        first = self._take(plan.lane, frames)
         pieces: list[Piece] = []
         short: list[bytes] = []
-        for sequence, payload in zip(self.sequences(order, first), order.payloads, strict=True):
+        sequences = self.sequences(plan, payloads, first)
+        for sequence, payload in zip(sequences, payloads, strict=True):
             if len(payload) <= room:
                 short.append(payload)
                 continue
@@ -234,16 +250,15 @@ class Origin:
         pieces += make_frames(self.shape, plan.word, plan.middle, begin, prefix, short)
         return first, frames, pieces, sum(map(len, pieces))
 
-    def _count_frames(self, order: Order, payload: bytes) -> int:
+    def _count_frames(self, plan: Plan, payload: bytes) -> int:
         """How many frames a payload takes."""
-        taken = len(order.prefix)
+        taken = len(plan.prefix)
         if len(payload) <= self._room - taken:
             return 1
         return count_fragments(len(payload), self._part - taken)
 
-    def _take(self, mode: int, traffic_class: int, count: int) -> int:
-        """The first of so many sequence numbers in the lane of a mode and class."""
-        lane = traffic_class << 2 | mode
+    def _take(self, lane: int, count: int) -> int:
+        """The first of so many sequence numbers in a lane."""
         first = self._next.get(lane, lane << LANE_SHIFT)
         self._next[lane] = first + count
         return first
@@ -253,20 +268,22 @@ class Origin:
         """Bytes of the longest payload of the application that fits one frame."""
         return min(self._room, self.settings.max_message)
 
-    def _check(self, order: Order, hop_limit: int) -> None:
+    def _check(
+        self, mode: Mode, key: LogicalAddress | None, hop_limit: int, traffic_class: int
+    ) -> None:
         """Look at everything but the payloads."""
-        here, key = self.here, order.key
+        here = self.here
         if here is None:
             raise NotJoinedError("this member has no logical address yet; join first")
         for name, value, least in (
             ("hop_limit", hop_limit, 1),
-            ("traffic_class", order.traffic_class, 0),
+            ("traffic_class", traffic_class, 0),
         ):
             if not least <= value <= MASK[name]:
                 raise LocalProtocolError(f"{name} {value}: {least} to {MASK[name]} are allowed")
-        if (key is None) != (order.mode in FOR_ALL):
+        if (key is None) != (mode in FOR_ALL):
             raise LocalProtocolError(
-                f"{order.mode.name.lower()} to {key}: unicast and anycast need a destination, "
+                f"{mode.name.lower()} to {key}: unicast and anycast need a destination, "
                 "multicast and flood have none"
             )
         if key is not None and (key.las != here.las or key == here.everybody(here.las)):

@@ -65,7 +65,7 @@ async def test_a_bell_ends_a_wait_once(poller: Poller) -> None:
     bell.ring()
     bell.ring()
     with trio.fail_after(5):
-        await poller.wait()
+        await trio.lowlevel.wait_readable(poller.fileno())
     [(hear, mask)] = poller.poll()
     hear(mask)
     assert poller.poll() == []
