@@ -27,6 +27,7 @@ from opus_socket.core.events import ContactFailed, Event, NeighborRemoved
 from opus_socket.core.inquiries import Answered
 from opus_socket.core.link_watch import AskLinks
 from opus_socket.core.overlay import CoreEffects
+from opus_socket.core.parcel import Frames
 from opus_socket.core.serving import Forward
 from opus_socket.links import Links
 from opus_socket.loop import Loop
@@ -90,13 +91,13 @@ class Host(Loop):
             self._receive(found, kind, body, sender)
 
     def frames(
-        self, route: Route, frames: memoryview, sender: Contact, blockers: list[Output] | None
+        self, route: Route, frames: Frames, sender: Contact, blockers: list[Output] | None
     ) -> tuple[int, str | None]:
         """Overlay messages came: switch them, as soon as the member has bandwidth for them."""
         member = self.members.get((route.tag, route.to_index))
         if member is None:
             self.refuse("nobody")
-            return len(frames), None
+            return len(frames) if isinstance(frames, memoryview) else frames.size, None
         if member.emulation is not None:
             neighbor = member.core.neighbor_at(sender)
             return member.emulation.take(frames, sender, neighbor, blockers)
@@ -105,15 +106,13 @@ class Host(Loop):
     def switch(
         self,
         member: Member,
-        frames: memoryview,
+        frames: Frames,
         sender: Contact,
         blockers: list[Output] | None,
     ) -> tuple[int, str | None]:
         """Have a member handle overlay messages now; arguments and result as `frames`."""
         core = member.core
-        dispatch = core.switch(
-            frames, core.neighbor_at(sender), self.now(), mutable=not frames.readonly
-        )
+        dispatch = core.switch(frames, core.neighbor_at(sender), self.now())
         self.forward(member, dispatch, blockers)
         return dispatch.consumed, dispatch.broken
 

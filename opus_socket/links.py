@@ -23,6 +23,7 @@ from opus_socket.adapters.udp import UdpLink
 from opus_socket.core.addresses import Contact
 from opus_socket.core.buckets import Buckets
 from opus_socket.core.events import MessagesDropped
+from opus_socket.core.parcel import Frames
 from opus_socket.member import Link, Member
 
 LOOK_AROUND = 0.25
@@ -39,7 +40,7 @@ class Home(Switchboard, Protocol):
     def switch(
         self,
         member: Member,
-        frames: memoryview,
+        frames: Frames,
         sender: Contact,
         blockers: list[Output] | None,
     ) -> tuple[int, str | None]:

@@ -24,6 +24,7 @@ from opus_socket.core.effects import Kind
 from opus_socket.core.extensions import Code, Extension
 from opus_socket.core.message import VERSION, OverlayMessage, class_of, version_and_size
 from opus_socket.core.node import Mode
+from opus_socket.core.parcel import Frames, Parcel
 
 TAG = 7
 DIGEST = b"8 bytes!"
@@ -80,8 +81,9 @@ class Board:
         self.messages.append((route, kind, body, sender))
 
     def frames(
-        self, route: Route, frames: memoryview, sender: Contact, blockers: list[Output] | None
+        self, route: Route, frames: Frames, sender: Contact, blockers: list[Output] | None
     ) -> tuple[int, str | None]:
+        frames = frames.view if isinstance(frames, Parcel) else frames
         start = 0
         broken = None
         lane = Lane(route, class_of(frames))

@@ -40,6 +40,7 @@ from opus_socket.core.link_watch import AskLinks, LinkFigures
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Measurement, Mode, Node, NodeContext, ProtocolSpec
 from opus_socket.core.overlay import CoreEffects, CoreSettings, OverlayCore
+from opus_socket.core.parcel import Parcel
 from opus_socket.core.service import Originate, Release, Service, ServiceEffects, ServiceSpec
 from opus_socket.core.serving import Forward
 from opus_socket.core.wire import ProtocolMessage
@@ -334,7 +335,7 @@ class World:
             sender = Contact(None, 0, origin, (endpoint(origin),))
             if kind is Kind.OVERLAY:
                 arrived_from = core.neighbor_at(sender)
-                dispatch = core.switch(memoryview(body), arrived_from, self.now, mutable=False)
+                dispatch = core.switch(Parcel(len(body), [body]), arrived_from, self.now)
                 self.forward(target, dispatch)
             else:
                 self.perform(target, core.receive(kind, body, sender, self.now))

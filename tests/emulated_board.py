@@ -15,6 +15,7 @@ from opus_socket.adapters.local import LocalLink, LocalWay
 from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress
 from opus_socket.core.buckets import Bandwidth, Buckets, Direction, Limit
 from opus_socket.core.message import OverlayMessage
+from opus_socket.core.parcel import Frames
 
 NEIGHBORS = [LogicalAddress((number, 4)) for number in range(3)]
 SENDER = contact(Endpoint("127.0.0.1", 9))
@@ -44,7 +45,7 @@ class EmulatedBoard(Board):
         return made
 
     def frames(
-        self, route: Route, frames: memoryview, sender: Contact, blockers: list[Output] | None
+        self, route: Route, frames: Frames, sender: Contact, blockers: list[Output] | None
     ) -> tuple[int, str | None]:
         if self.emulation is None:
             return Board.frames(self, route, frames, sender, blockers)
@@ -77,7 +78,7 @@ class EmulatedBoard(Board):
         return sum(len(data) for _, data, _ in self.frames_in)
 
     def _switch(
-        self, frames: memoryview, sender: Contact, blockers: list[Output] | None
+        self, frames: Frames, sender: Contact, blockers: list[Output] | None
     ) -> tuple[int, str | None]:
         return Board.frames(self, Route(TAG, 1, sender.index), frames, sender, blockers)
 

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from attrs import define, field
 
 from opus_socket.core.addresses import LogicalAddress
+from opus_socket.core.dispatch import Dispatch
 from opus_socket.core.events import MessageLost
+from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Mode
 from still_overlay import StillNode
 
@@ -319,4 +321,31 @@ def _is_like(frame: Frame, others: dict[int, Frame]) -> bool:
         and len(regular) <= 1
         and 0 not in regular
         and (last is None or 0 < last <= min(regular, default=last))
+    )
+
+
+def whole(message: OverlayMessage) -> bytes:
+    """All of a message: the payload of one that came in fragments is not in its frame."""
+    is_one_frame = message.frame.endswith(message.payload) and message.size == len(message.frame)
+    return message.frame if is_one_frame else message.frame + message.payload
+
+
+def plain(dispatch: Dispatch) -> Answer:
+    """A dispatch in the twin's terms, with whole outputs instead of frames."""
+    sent = {}
+    for output in dispatch.outputs:
+        data = b"".join(output.pieces)
+        assert len(data) == output.size
+        assert output.contact.address is not None
+        sent[output.contact.address, output.traffic_class] = [data]
+    assert len(sent) == len(dispatch.outputs)
+    return Answer(
+        dispatch.consumed,
+        sent,
+        [whole(message) for message in dispatch.delivered],
+        [(each.service or 0, whole(each.message)) for each in dispatch.for_services],
+        [event for event in dispatch.events if isinstance(event, MessageLost)],
+        Counter(dispatch.dropped),
+        dispatch.duplicates,
+        dispatch.broken,
     )

@@ -19,6 +19,7 @@ from opus_socket.core.addresses import Contact
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
 from opus_socket.core.message import HEADER_SIZE, VERSION, version_and_size
+from opus_socket.core.parcel import Frames
 
 READ_SIZE = 1 << 18
 """Bytes of one read."""
@@ -88,13 +89,13 @@ class Switchboard(Protocol):
         """A protocol, rendezvous or measurement message came."""
 
     def frames(
-        self, route: Route, frames: memoryview, sender: Contact, blockers: list[Output] | None
+        self, route: Route, frames: Frames, sender: Contact, blockers: list[Output] | None
     ) -> tuple[int, str | None]:
         """Overlay messages came.
 
         Args:
             route: whom they are for and from.
-            frames: zero or more whole frames and perhaps a part of one; writable.
+            frames: zero or more whole frames, and in a buffer perhaps a part of one.
             sender: where they came from.
             blockers: outputs that are closed now are added to it. None when whoever feeds them
                 cannot wait: then a closed output takes nothing.

@@ -25,6 +25,7 @@ from opus_socket.adapters.turns import CLASS_TURN, Turns
 from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.buckets import Buckets, Direction
 from opus_socket.core.dispatch import Piece
+from opus_socket.core.parcel import Frames
 from opus_socket.core.shaper import Shaper
 
 MOVE_BUDGET = 0.002
@@ -33,7 +34,7 @@ MOVE_BUDGET = 0.002
 TICK = 0.001
 """Seconds between two looks at what can go, at least: messages of that time go together."""
 
-Switch = Callable[[memoryview, Contact, list[Output] | None], tuple[int, str | None]]
+Switch = Callable[[Frames, Contact, list[Output] | None], tuple[int, str | None]]
 """Has the member handle frames from a sender now; arguments and result as `Switchboard.frames`."""
 
 
@@ -254,13 +255,14 @@ class Emulation:
 
     def take(
         self,
-        frames: memoryview,
+        frames: Frames,
         sender: Contact,
         link: LogicalAddress | None,
         blockers: list[Output] | None,
     ) -> tuple[int, str | None]:
         """Overlay messages came from a neighbor, or from somebody who is none."""
-        used, broken = whole_frames(frames)
+        view = frames if isinstance(frames, memoryview) else frames.view
+        used, broken = whole_frames(view)
         gate = self.gates.get(link)
         if gate is None:
             output = Output(link, self.flow, self.attend)
@@ -268,7 +270,7 @@ class Emulation:
         if not gate.output.queued and self.passes(Direction.IN, link, used):
             return self.switch(frames, sender, blockers)
         if used:
-            gate.put(frames[:used], sender, blockers)
+            gate.put(view[:used], sender, blockers)
         return used, broken
 
     def forget(self, link: LogicalAddress | None) -> Output | None:

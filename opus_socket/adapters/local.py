@@ -17,6 +17,7 @@ from opus_socket.adapters.turns import CLASS_TURN, ROUTE_TURN, Turns
 from opus_socket.core.addresses import Contact
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
+from opus_socket.core.parcel import Parcel
 from opus_socket.core.runs import LONGEST_PIECE, split_pieces
 
 LONGEST_BATCH = 1 << 22
@@ -72,7 +73,7 @@ class LocalLink:
 
     way: LocalWay
     output: Output
-    _queue: deque[tuple[bytes, int]] = field(factory=deque, init=False)
+    _queue: deque[tuple[Parcel, int]] = field(factory=deque, init=False)
     _closed: list[Output] = field(factory=list, init=False)
     _intake: Intake = field(init=False)
 
@@ -101,31 +102,31 @@ class LocalLink:
 
     def hand_on(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
         """Queue whole frames that the output has admitted."""
-        if size <= LONGEST_BATCH:
-            self._queue.append((b"".join(pieces), frames))
-        else:
+        if size > LONGEST_BATCH:
             # A long message is not copied once more, and gives others a turn.
-            for part, _, count in split_pieces(pieces, LONGEST_PIECE):
-                self._queue.append((b"".join(part), count))
+            for part, length, count in split_pieces(pieces, LONGEST_PIECE):
+                self._queue.append((_parcel_of(part, length), count))
+        else:
+            self._queue.append((_parcel_of(pieces, size), frames))
         self.way.join(self)
 
     def hand_over(self) -> int:
         """Hand over what was queued first; its bytes."""
         way = self.way
-        data, _ = self._queue.popleft()
+        parcel, _ = self._queue.popleft()
         closed: list[Output] = []
-        way.host.frames(way.route, memoryview(data), way.sender, closed)
+        way.host.frames(way.route, parcel, way.sender, closed)
         self._closed = closed
-        self.output.release(len(data), way.host.now())
-        return len(data)
+        self.output.release(parcel.size, way.host.now())
+        return parcel.size
 
     def evict(self) -> None:
         """Give up what is queued: the neighbor has taken nothing for too long."""
         queue, self._queue = self._queue, deque()
         now = self.way.host.now()
-        for data, frames in queue:
-            self.output.release(len(data), now)
-            self.output.lose(frames, len(data), "evicted")
+        for parcel, frames in queue:
+            self.output.release(parcel.size, now)
+            self.output.lose(frames, parcel.size, "evicted")
 
     def close(self) -> None:
         """What is queued still arrives."""
@@ -190,3 +191,8 @@ class LocalWay:
         if not self._listed:
             self._listed = True
             self.host.run_later(self)
+
+
+def _parcel_of(pieces: Sequence[Piece], size: int) -> Parcel:
+    """A parcel of these pieces: itself, or a copy of what may point into the read buffer."""
+    return pieces if type(pieces) is Parcel else Parcel(size, (b"".join(pieces),))

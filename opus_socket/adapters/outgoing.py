@@ -44,8 +44,8 @@ class Chunk:
 
     Attributes:
         lane, kind: whom it is for, in which class, and what it is.
-        pieces: the bytes; in a tuple when they are owned, in a list while they may point into the
-            read buffer.
+        pieces: the bytes; in a list while they may point into the read buffer, in a parcel or a
+            tuple when they are owned.
         size: of all pieces together.
         output: which has admitted it; None for control.
         frames: how many overlay messages it holds.
@@ -62,7 +62,7 @@ class Chunk:
 
     def own(self) -> None:
         """Copy whatever points into the read buffer, which the next read overwrites."""
-        if type(self.pieces) is not tuple:
+        if type(self.pieces) is list:
             self.pieces = tuple(own(piece) for piece in self.pieces)
 
 
@@ -163,7 +163,7 @@ class Outgoing:
 
     def add_data(self, chunk: Chunk) -> None:
         """Queue overlay messages."""
-        if type(chunk.pieces) is not tuple:
+        if type(chunk.pieces) is list:
             self._views.append(chunk)
         self._add(chunk)
 

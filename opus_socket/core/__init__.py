@@ -28,7 +28,8 @@ How members find and keep each other:
 How overlay messages travel:
 
 - `engine`: the forwarding engine. It takes `runs` of frames, makes its own (`origin`), asks
-  `routes` and `duplicates`, reports `losses`, and returns a `dispatch`. `delivery`: what becomes of
+  `routes` and `duplicates`, reports `losses`, and returns a `dispatch`, which a `batch` gathers.
+  `parcel`: frames that members of a process hand to each other. `delivery`: what becomes of
   messages that are for this member.
 - `fragments`, `reassembly`: messages that are longer than a frame, cut up and whole again.
 - `serving`: the services of a membership, and the application's handler.

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from attrs import define, evolve, field
 
-from opus_socket.core.dispatch import Batch, ForService, Tally
+from opus_socket.core.batch import Batch
+from opus_socket.core.dispatch import ForService, Tally
 from opus_socket.core.events import MessageLost
 from opus_socket.core.extensions import Code
 from opus_socket.core.fragments import bodies_of, first_of

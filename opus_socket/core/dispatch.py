@@ -1,4 +1,4 @@
-"""What goes into the forwarding engine and comes out: settings, dispatches, statistics.
+"""What a forwarding engine is given and returns: settings, dispatches, statistics.
 
 Its one rule: whatever goes to one neighbor in one traffic class stays in the order in which it
 came.
@@ -54,8 +54,7 @@ class Output:
     Attributes:
         contact: the neighbor.
         traffic_class: the queue to use, 0..255.
-        pieces: in order, and together whole frames; a tuple of nothing but bytes, which may be
-            kept, or a list.
+        pieces: in order, and together whole frames; a `Parcel`, which may be kept, or a list.
         frames: how many.
         size: how many bytes.
     """
@@ -124,123 +123,6 @@ class Dispatch:
     def drop(self, reason: str, count: int) -> None:
         """Count messages that were lost here."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
-
-
-_Collection = tuple[Output, list[Piece]]
-"""An output, and its pieces while they are collected."""
-
-
-@define(eq=False)
-class Batch:
-    """One call of the engine in progress: its input, and what has come of it so far.
-
-    What is sent on is collected here, and neighboring parts of the buffer that go the same way
-    are joined.
-
-    Attributes:
-        buffer: frames.
-        arrived_from: the neighbor they came from; None for this member's own.
-        now: seconds.
-        mutable: whether the buffer may be changed.
-        dispatch: what has come of it.
-        relayed, relayed_size: frames of others that were sent on, each once, and their bytes.
-    """
-
-    buffer: memoryview
-    arrived_from: LogicalAddress | None
-    now: float
-    mutable: bool
-    dispatch: Dispatch = field(factory=Dispatch)
-    relayed: int = 0
-    relayed_size: int = 0
-    _group: list[_Collection] | None = field(default=None, init=False)
-    _collections: dict[tuple[Contact, int], _Collection] = field(factory=dict, init=False)
-    _group_contacts: tuple[Contact, ...] = field(default=(), init=False)
-    _group_class: int = field(default=0, init=False)
-    _contacts: tuple[Contact, ...] = field(default=(), init=False)
-    _class: int = field(default=0, init=False)
-    _start: int = field(default=0, init=False)
-    _stop: int = field(default=0, init=False)
-    _frames: int = field(default=0, init=False)
-
-    def send_part(
-        self,
-        contacts: tuple[Contact, ...],
-        traffic_class: int,
-        start: int,
-        stop: int,
-        frames: int,
-    ) -> None:
-        """Send a part of the buffer to these contacts."""
-        if start == self._stop and contacts == self._contacts and traffic_class == self._class:
-            self._stop = stop
-            self._frames += frames
-            return
-        if self._frames:
-            self._flush()
-        self._contacts, self._class = contacts, traffic_class
-        self._start, self._stop, self._frames = start, stop, frames
-
-    def send(
-        self,
-        contacts: tuple[Contact, ...],
-        traffic_class: int,
-        pieces: list[Piece],
-        frames: int,
-        size: int,
-    ) -> None:
-        """Send bytes that are no part of the buffer."""
-        if self._frames:
-            self._flush()
-        if self._group is None or not (
-            contacts is self._group_contacts and traffic_class == self._group_class
-        ):
-            self._choose(contacts, traffic_class)
-        for output, collected in self._group or ():
-            collected += pieces
-            output.frames += frames
-            output.size += size
-
-    def _choose(self, contacts: tuple[Contact, ...], traffic_class: int) -> None:
-        """Collect for these contacts from now on."""
-        before, known = self._group, self._collections
-        if before is not None and not known:
-            # Most batches go one way, and need no look-up of contacts at all.
-            known.update({(out.contact, out.traffic_class): (out, held) for out, held in before})
-        self._group = group = []
-        for contact in contacts:
-            collection = known.get((contact, traffic_class)) if known else None
-            if collection is None:
-                pieces: list[Piece] = []
-                collection = Output(contact, traffic_class, pieces, 0, 0), pieces
-                self.dispatch.outputs.append(collection[0])
-                if before is not None:
-                    known[contact, traffic_class] = collection
-            group.append(collection)
-        self._group_contacts, self._group_class = contacts, traffic_class
-
-    def finish(self, tally: Tally) -> Dispatch:
-        """The dispatch, complete and counted."""
-        if self._frames:
-            self._flush()
-        dispatch = self.dispatch
-        tally.relayed_frames += self.relayed
-        tally.relayed_bytes += self.relayed_size
-        for output in dispatch.outputs:
-            tally.transmitted_frames += output.frames
-            tally.transmitted_bytes += output.size
-        tally.delivered_frames += len(dispatch.delivered)
-        tally.delivered_bytes += dispatch.delivered_size
-        tally.service_frames += len(dispatch.for_services)
-        tally.duplicates += dispatch.duplicates
-        if dispatch.dropped:
-            tally.dropped.update(dispatch.dropped)
-        return dispatch
-
-    def _flush(self) -> None:
-        frames, self._frames = self._frames, 0
-        start, stop, self._stop = self._start, self._stop, 0
-        self.send(self._contacts, self._class, [self.buffer[start:stop]], frames, stop - start)
 
 
 @define(eq=False)

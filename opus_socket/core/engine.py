@@ -25,9 +25,9 @@ from collections.abc import Sequence
 from attrs import define, field
 
 from opus_socket.core.addresses import Contact, LogicalAddress
+from opus_socket.core.batch import Batch
 from opus_socket.core.delivery import Delivery
 from opus_socket.core.dispatch import (
-    Batch,
     Dispatch,
     EngineSettings,
     EngineStatistics,
@@ -38,13 +38,14 @@ from opus_socket.core.dispatch import (
 from opus_socket.core.duplicates import DuplicateWindows
 from opus_socket.core.events import MessageLost
 from opus_socket.core.extensions import Control
-from opus_socket.core.fragments import scan_fragments
+from opus_socket.core.fragments import find_run
 from opus_socket.core.losses import LossReporter
 from opus_socket.core.message import HEADER_SIZE, VERSION, version_and_size
 from opus_socket.core.node import Mode, Node
 from opus_socket.core.origin import FOR_ALL, Origin, Plan
+from opus_socket.core.parcel import Frames, Parcel
 from opus_socket.core.routes import RouteCache
-from opus_socket.core.runs import Run, parse_run, run_of, scan_run
+from opus_socket.core.runs import Run, parse_run, run_of
 from opus_socket.errors import RemoteProtocolError
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
 # Plain numbers: comparing with a member of an enumeration costs a look-up in the hot path.
 _UNICAST = int(Mode.UNICAST)
 _FOR_ALL = tuple(map(int, FOR_ALL))
+_NOTHING = memoryview(b"")
 
 
 @define(eq=False, repr=False)
@@ -171,26 +173,20 @@ class ForwardingEngine:
         plan = self._origin.plan(mode, key, hop_limit, traffic_class, service)
         return self._originate(plan, bodies, now)
 
-    def switch(
-        self,
-        buffer: memoryview,
-        arrived_from: LogicalAddress | None,
-        now: float,
-        *,
-        mutable: bool = True,
-    ) -> Dispatch:
+    def switch(self, frames: Frames, arrived_from: LogicalAddress | None, now: float) -> Dispatch:
         """Handle every whole frame of what came from one neighbor.
 
         Args:
-            buffer: bytes that start with a frame and may end with a part of one.
+            frames: what came; of a buffer the hop limits are overwritten.
             arrived_from: the neighbor; None when it is not known.
             now: seconds.
-            mutable: whether the hop limits in the buffer may be overwritten. Where they may not
-                (bytes handed over in the process), what is sent on is copied.
         """
         self._refresh()
-        batch = Batch(buffer, arrived_from, now, mutable)
-        offset, end = 0, len(buffer)
+        if isinstance(frames, memoryview):
+            batch, end = Batch(frames, None, arrived_from, now), len(frames)
+        else:
+            batch, end = Batch(_NOTHING, frames, arrived_from, now), frames.size
+        offset = 0
         while offset < end:
             stop = self._take_run(batch, offset) or self._take_frame(batch, offset)
             if not stop:
@@ -209,7 +205,8 @@ class ForwardingEngine:
         """
         self._refresh()
         message, identity = held.message, held.message.id
-        batch = Batch(memoryview(message.frame), held.arrived_from, now, False)
+        parcel = Parcel(message.size, (message.frame,))
+        batch = Batch(_NOTHING, parcel, held.arrived_from, now)
         if held.service is None and held.addressed:
             batch.dispatch.delivered_size += message.size
             batch.dispatch.delivered.append(message)
@@ -264,19 +261,19 @@ class ForwardingEngine:
         tally.originated_frames += count
         tally.originated_bytes += size
         if plan.root == origin.wire and plan.mode == _UNICAST:
-            batch = Batch(memoryview(b"".join(pieces)), None, now, False, dispatch)
+            batch = Batch(memoryview(b"".join(pieces)), None, None, now, dispatch)
             self._deliver_own(batch)
             return batch.finish(tally)
         contacts = self._routes.find(plan.mode, plan.root, None).contacts
         if contacts:
-            owned, traffic_class = tuple(pieces), plan.traffic_class
+            parcel, traffic_class = Parcel(size, pieces), plan.traffic_class
             dispatch.outputs = [
-                Output(contact, traffic_class, owned, count, size) for contact in contacts
+                Output(contact, traffic_class, parcel, count, size) for contact in contacts
             ]
             tally.transmitted_frames += count * len(contacts)
             tally.transmitted_bytes += size * len(contacts)
         elif plan.key is not None:
-            batch = Batch(memoryview(b""), None, now, False, dispatch)
+            batch = Batch(_NOTHING, None, None, now, dispatch)
             self._losses.lose_own(batch, plan, payloads, first, count)
             return batch.finish(tally)
         return dispatch
@@ -285,8 +282,7 @@ class ForwardingEngine:
         """Deliver what this member sends to itself."""
         shape, maximum, offset = self._origin.shape, self.settings.maximum_frame, 0
         while offset < len(batch.buffer):
-            run = scan_run(batch.buffer, offset, shape, maximum)
-            run = run or scan_fragments(batch.buffer, offset, shape, maximum)
+            run = find_run(batch.read, offset, shape, maximum)
             assert run is not None, "own frames have the usual shape"
             self._delivery.deliver(batch, run, held=False)
             offset = run.stop
@@ -296,11 +292,12 @@ class ForwardingEngine:
         origin, maximum = self._origin, self.settings.maximum_frame
         if origin.here is None:
             return 0
-        run = scan_run(batch.buffer, offset, origin.shape, maximum)
+        if batch.parcel is None:
+            run = find_run(batch.read, offset, origin.shape, maximum)
+        else:
+            run = batch.parcel.run_at(offset, origin.shape, maximum)
         if run is None:
-            run = scan_fragments(batch.buffer, offset, origin.shape, maximum)
-            if run is None:
-                return 0
+            return 0
         self._handle(batch, run)
         return run.stop
 
@@ -383,19 +380,13 @@ class ForwardingEngine:
         if left <= 0:
             self._losses.lose(batch, run, Control.HOP_LIMIT)
             return
-        count, start, stop = len(run.starts), run.starts[0], run.stop
-        batch.relayed += count
-        batch.relayed_size += stop - start
+        batch.relayed += len(run.starts)
+        batch.relayed_size += run.stop - run.starts[0]
         recorded = None if run.message is None else self._origin.extend_route(run.message, left)
-        if recorded is not None:
-            batch.send(contacts, run.traffic_class, [recorded], 1, len(recorded))
-        elif batch.mutable:
-            run.put_hop_limit(batch.buffer, 0, left)
-            batch.send_part(contacts, run.traffic_class, start, stop, count)
+        if recorded is None:
+            batch.send_run(contacts, run)
         else:
-            copy = bytearray(batch.buffer[start:stop])
-            run.put_hop_limit(copy, start, left)
-            batch.send(contacts, run.traffic_class, [bytes(copy)], count, stop - start)
+            batch.send(contacts, run.traffic_class, [recorded], 1, len(recorded))
 
 
 def _key(run: Run) -> bytes:

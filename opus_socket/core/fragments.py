@@ -30,6 +30,7 @@ from opus_socket.core.runs import (
     MODE_SHIFT,
     SERVICE_SIZE,
     Run,
+    scan_run,
 )
 
 MAX_FRAGMENTS = 0xFFFF
@@ -77,7 +78,7 @@ def make_fragments(
     prefix: bytes,
     payload: bytes,
     longest: int,
-) -> list[Piece]:
+) -> list[bytes]:
     """The frames of one message, in pieces of at most 64 KiB that hold whole frames.
 
     Args:
@@ -93,7 +94,7 @@ def make_fragments(
     head = _SERVICE_NEXT if prefix else _RAW_NEXT
     view = memoryview(payload)
     count = count_fragments(len(payload), longest)
-    pieces: list[Piece] = []
+    pieces: list[bytes] = []
     parts: list[Piece] = []
     total = 0
     for index in range(count):
@@ -171,6 +172,13 @@ def scan_fragments(buffer: memoryview, offset: int, usual: Shape, maximum: int) 
         stop,
         is_service,
         fragment=(index, count),
+    )
+
+
+def find_run(buffer: memoryview, offset: int, shape: Shape, maximum: int) -> Run | None:
+    """The longest run at `offset`, of whole messages or of fragments of one: as `scan_run`."""
+    return scan_run(buffer, offset, shape, maximum) or scan_fragments(
+        buffer, offset, shape, maximum
     )
 
 

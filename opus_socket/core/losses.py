@@ -12,7 +12,8 @@ from itertools import islice
 from attrs import define, field
 
 from opus_socket.core.addresses import LogicalAddress
-from opus_socket.core.dispatch import Batch, Tally
+from opus_socket.core.batch import Batch
+from opus_socket.core.dispatch import Tally
 from opus_socket.core.events import MessageLost
 from opus_socket.core.extensions import Code, Control, LossReport
 from opus_socket.core.limiter import SourceLimiter

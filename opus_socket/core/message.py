@@ -1,8 +1,9 @@
 """Overlay messages: their binary header, and one message as the bytes of its frame.
 
 Its one rule: the layout stands in one table, `HEADER`, from which every shift, mask and struct
-is derived. A message holds its frame's bytes and parses on access; nobody but a forwarding
-engine changes a frame, and then only its hop limit and the extensions that ask for it.
+is derived. A message holds its frame's bytes and parses on access, and never changes: members of
+one process may have the same one. A forwarding engine changes frames, but nothing of them except
+their hop limit and the extensions that ask for it.
 
     byte 0      Version (0) 4 bits, LAS 2 bits, delivery mode 2 bits
     byte 1      Traffic Class          byte 2  Flow Label        byte 3  Next Header
@@ -150,12 +151,17 @@ class OverlayMessage:
         payload_at: where the payload starts, when that is known.
     """
 
-    __slots__ = ("_chain", "_payload_at", "frame")
+    __slots__ = ("_chain", "_frame", "_payload_at")
 
     def __init__(self, frame: bytes, payload_at: int = 0) -> None:
-        self.frame = frame
+        self._frame = frame
         self._payload_at = payload_at
         self._chain: tuple[Extension, ...] | None = None
+
+    @property
+    def frame(self) -> bytes:
+        """Header, extensions and payload."""
+        return self._frame
 
     @classmethod
     def parse(cls, frame: bytes) -> OverlayMessage:
@@ -233,7 +239,7 @@ class OverlayMessage:
         return cls(head.to_bytes(HEADER_SIZE) + source.wire + destination.wire + chain)
 
     def _field(self, name: str) -> int:
-        return (int.from_bytes(self.frame[:HEADER_SIZE]) >> SHIFT[name]) & MASK[name]
+        return (int.from_bytes(self._frame[:HEADER_SIZE]) >> SHIFT[name]) & MASK[name]
 
     @property
     def las(self) -> int:
@@ -264,20 +270,20 @@ class OverlayMessage:
     def source(self) -> LogicalAddress:
         """Who sent it."""
         end = HEADER_SIZE + 4 * (self.las + 1)
-        return LogicalAddress.from_wire(self.frame[HEADER_SIZE:end])
+        return LogicalAddress.from_wire(self._frame[HEADER_SIZE:end])
 
     @property
     def destination(self) -> LogicalAddress:
         """Whom it is for; all ones when it is for everybody."""
         las = self.las
-        return LogicalAddress.from_wire(self.frame[HEADER_SIZE + 4 * (las + 1) : fixed_size(las)])
+        return LogicalAddress.from_wire(self._frame[HEADER_SIZE + 4 * (las + 1) : fixed_size(las)])
 
     @property
     def extensions(self) -> tuple[Extension, ...]:
         """Everything behind the addresses."""
         if self._chain is None:
             las = self.las
-            self._chain = parse_chain(self.frame, fixed_size(las), self._field("next_header"), las)
+            self._chain = parse_chain(self._frame, fixed_size(las), self._field("next_header"), las)
         return self._chain
 
     def extension(self, code: int) -> Extension | None:
@@ -297,7 +303,7 @@ class OverlayMessage:
     def payload(self) -> bytes:
         """What its sender handed over: the raw payload, or the body for a service."""
         if self._payload_at:
-            return self.frame[self._payload_at :]
+            return self._frame[self._payload_at :]
         last = self.extensions[-1] if self.extensions else None
         if last is None or last.code not in (Code.RAW, Code.SERVICE):
             return b""
@@ -306,7 +312,7 @@ class OverlayMessage:
     @property
     def size(self) -> int:
         """What it takes of a receive buffer, in bytes: headers and payload."""
-        return len(self.frame)
+        return len(self._frame)
 
     @property
     def service(self) -> int | None:
@@ -327,10 +333,10 @@ class OverlayMessage:
         )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, OverlayMessage) and self.frame == other.frame
+        return isinstance(other, OverlayMessage) and self._frame == other._frame
 
     def __hash__(self) -> int:
-        return hash(self.frame)
+        return hash(self._frame)
 
     def __repr__(self) -> str:
         return (

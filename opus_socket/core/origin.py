@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from attrs import define, field
 
 from opus_socket.core.addresses import LogicalAddress
-from opus_socket.core.dispatch import EngineSettings, Piece
+from opus_socket.core.dispatch import EngineSettings
 from opus_socket.core.duplicates import LANE_SHIFT
 from opus_socket.core.extensions import (
     MAX_LENGTH,
@@ -37,7 +37,7 @@ FOR_ALL = (Mode.MULTICAST, Mode.FLOOD)
 """The modes without a destination."""
 
 
-Made = tuple[int, int, list[Piece], int]
+Made = tuple[int, int, list[bytes], int]
 """Frames that were made: the first sequence number, how many they are, themselves, and their size
 in bytes. The sequence numbers count up.
 """
@@ -233,7 +233,7 @@ class Origin:
         room, part = self._room - len(prefix), self._part - len(prefix)
         frames = sum([self._count_frames(plan, payload) for payload in payloads])
         first = self._take(plan.lane, frames)
-        pieces: list[Piece] = []
+        pieces: list[bytes] = []
         short: list[bytes] = []
         sequences = self.sequences(plan, payloads, first)
         for sequence, payload in zip(sequences, payloads, strict=True):

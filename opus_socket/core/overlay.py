@@ -12,7 +12,7 @@ A driver is this loop, and both the Trio host and the simulator are:
     while True:
         wait for a packet, an application's call, or core.next_deadline
         perform(core.receive(kind, body, sender, now))       # protocol, rendezvous, measurement
-        forward(core.switch(buffer, arrived_from, now))      # overlay messages of one read
+        forward(core.switch(frames, arrived_from, now))      # overlay messages of one read
         forward(core.originate(payloads, mode, key, now))    # the application's messages
         perform(core.wake(now))
 
@@ -63,6 +63,7 @@ from opus_socket.core.link_watch import AskLinks, LinkFigures, LinkWatch, Silent
 from opus_socket.core.measurement import Measured, Meter
 from opus_socket.core.message import SHAPES
 from opus_socket.core.node import Mode, Node, NodeContext
+from opus_socket.core.parcel import Frames
 from opus_socket.core.runs import SERVICE_SIZE
 from opus_socket.core.service import (
     Scope,
@@ -226,12 +227,10 @@ class OverlayCore:
             )
         return min(self.node.next_deadline, self._finder.next_deadline, seldom)
 
-    def switch(
-        self, buffer: memoryview, arrived_from: LogicalAddress | None, now: float, *, mutable: bool
-    ) -> Dispatch:
+    def switch(self, frames: Frames, arrived_from: LogicalAddress | None, now: float) -> Dispatch:
         """Overlay messages came: see `ForwardingEngine.switch`."""
         self._seldom = None
-        dispatch = self.engine.switch(buffer, arrived_from, now, mutable=mutable)
+        dispatch = self.engine.switch(frames, arrived_from, now)
         if arrived_from is not None:
             heard = self.watch.heard.get(arrived_from)
             if heard is None and arrived_from in self._neighbors:

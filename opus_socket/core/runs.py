@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
-from attrs import define
+from attrs import define, field
 
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.extensions import FRAGMENT, MESSAGE_ID, Code
@@ -74,6 +74,7 @@ class Run:
     is_service: bool
     message: OverlayMessage | None = None
     fragment: tuple[int, int] | None = None
+    _messages: list[OverlayMessage] | None = field(default=None, init=False)
 
     def part(self, index: int, count: int) -> Run:
         """The run of `count` of its frames from the one at `index`."""
@@ -93,8 +94,33 @@ class Run:
             None if fragment is None else (fragment[0] + index, fragment[1]),
         )
 
+    def onward(self, base: int) -> Run:
+        """The same run one hop further, where `base` is the start of the buffer."""
+        starts = self.starts
+        return Run(
+            self.mode,
+            self.traffic_class,
+            self.hop_limit - 1,
+            self.source,
+            self.destination,
+            self.incarnation,
+            self.first,
+            [start - base for start in starts] if base else starts,
+            self.stop - base,
+            self.is_service,
+            self.message,
+            self.fragment,
+        )
+
     def messages(self, buffer: memoryview, payload_at: int) -> list[OverlayMessage]:
-        """Copies of its frames, as messages whose payload starts at `payload_at`."""
+        """Copies of its frames, as messages whose payload starts at `payload_at`; they are made
+        once, and the list is not to be changed.
+        """
+        if self._messages is None:
+            self._messages = self._copy(buffer, payload_at)
+        return self._messages
+
+    def _copy(self, buffer: memoryview, payload_at: int) -> list[OverlayMessage]:
         starts, base = self.starts, self.starts[0]
         ends = [*starts[1:], self.stop]
         if self.stop - base >= _COPY_EACH * len(starts):
@@ -109,12 +135,11 @@ class Run:
             for start, end in zip(starts, ends, strict=True)
         ]
 
-    def put_hop_limit(self, target: bytearray | memoryview, base: int, value: int) -> None:
-        """Write a hop limit into each frame; `base` is where `target` starts in the buffer."""
+    def put_hop_limit(self, buffer: bytearray | memoryview, value: int) -> None:
+        """Write a hop limit into each frame."""
         put = _HOP_LIMIT.pack_into
-        base -= HOP_LIMIT_AT
         for start in self.starts:
-            put(target, start - base, value)
+            put(buffer, start + HOP_LIMIT_AT, value)
 
 
 def scan_run(buffer: memoryview, offset: int, shape: Shape, maximum: int) -> Run | None:
@@ -228,7 +253,7 @@ def run_of(message: OverlayMessage, identity: tuple[int, int], start: int) -> Ru
 
 def make_frames(
     shape: Shape, word: int, middle: bytes, first: int, prefix: bytes, payloads: Sequence[bytes]
-) -> list[Piece]:
+) -> list[bytes]:
     """Frames of the usual shape, in pieces that together hold whole frames.
 
     Short payloads are joined to pieces of about 64 KiB. Long ones are pieces by themselves: to
@@ -244,7 +269,7 @@ def make_frames(
     """
     pack, size, empty = shape.frame.pack, shape.size, shape.size - shape.fixed
     before = len(prefix)
-    pieces: list[Piece] = []
+    pieces: list[bytes] = []
     parts: list[bytes] = []
     total = 0
     for sequence, payload in enumerate(payloads, first):

@@ -261,7 +261,7 @@ class SimulatedMember:
         core, now = self.core, self._underlay.schedule.now
         # A copy, as in a receive buffer: the engine writes the hop limits into it.
         buffer = memoryview(bytearray(body))
-        self._forward(core.switch(buffer, core.neighbor_at(sender), now, mutable=True))
+        self._forward(core.switch(buffer, core.neighbor_at(sender), now))
 
     def _resume(self, life: int) -> None:
         if life != self._lives or not self.paused or self._underlay.schedule.now < self._resumes_at:

@@ -11,6 +11,7 @@ from opus_socket.core.engine import EngineSettings, ForwardingEngine
 from opus_socket.core.extensions import Code, Extension, Flags
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Mode
+from opus_socket.core.parcel import Parcel
 from opus_socket.errors import LocalProtocolError, NotJoinedError
 from still_overlay import (
     Neighbors,
@@ -73,13 +74,14 @@ def test_unicast_goes_to_one(neighbors: Neighbors, source: int, to: int) -> None
     st.booleans(),
 )
 def test_relaying_changes_only_the_hop_limit(
-    payloads: list[bytes], mode: Mode, hop_limit: int, mutable: bool
+    payloads: list[bytes], mode: Mode, hop_limit: int, in_parcel: bool
 ) -> None:
     """Every byte of a relayed frame is as it was, but for the hop limit, which is one less."""
     key = None if mode in (Mode.MULTICAST, Mode.FLOOD) else 7
     data = frames_of(2, mode, key, *payloads, hops=hop_limit)
     engine = ForwardingEngine(lone(3, 1, 4, 5), EngineSettings(), 1003)
-    dispatch = engine.switch(memoryview(bytearray(data)), member(1), 0.0, mutable=mutable)
+    frames = Parcel(len(data), [data]) if in_parcel else memoryview(bytearray(data))
+    dispatch = engine.switch(frames, member(1), 0.0)
     assert [output.contact for output in dispatch.outputs] == [
         contact_of(member(4)),
         contact_of(member(5)),

@@ -14,6 +14,7 @@ from opus_socket.core.dispatch import Dispatch
 from opus_socket.core.engine import EngineSettings, ForwardingEngine
 from opus_socket.core.events import MessageLost
 from opus_socket.core.node import Mode
+from opus_socket.core.parcel import Parcel
 from still_overlay import contact_of, lone, member, relay
 
 USUAL = EngineSettings()
@@ -29,6 +30,10 @@ def pattern(length: int) -> bytes:
     return b"".join([number.to_bytes(4) for number in range(-(-length // 4))])[:length]
 
 
+def parcel_of(data: bytes | memoryview) -> Parcel:
+    return Parcel(len(data), [bytes(data)])
+
+
 def joined(dispatch: Dispatch) -> bytes:
     return b"".join(dispatch.outputs[0].pieces)
 
@@ -36,13 +41,13 @@ def joined(dispatch: Dispatch) -> bytes:
 # Relays
 
 
-@pytest.mark.parametrize("mutable", [True, False])
-def test_a_relay_passes_fragments_on_as_a_run(mutable: bool) -> None:
+@pytest.mark.parametrize("in_parcel", [False, True])
+def test_a_relay_passes_fragments_on_as_a_run(in_parcel: bool) -> None:
     """Only the hop limits change; what lies together goes as one piece; nothing is gathered."""
     data = joined(engine(2, 1).originate([pattern(100_000)], Mode.UNICAST, member(9), 0.0))
     middle = engine(3, 1, 4)
-    buffer = memoryview(bytearray(data))
-    dispatch = middle.switch(buffer, member(1), 0.0, mutable=mutable)
+    frames = parcel_of(data) if in_parcel else memoryview(bytearray(data))
+    dispatch = middle.switch(frames, member(1), 0.0)
     [output] = dispatch.outputs
     [piece] = output.pieces
     assert (output.contact, output.frames, output.size) == (contact_of(member(4)), 7, len(data))
@@ -82,7 +87,7 @@ def test_a_message_costs_its_own_size_at_each_end() -> None:
         delivered = [
             message
             for piece in output.pieces
-            for message in here.switch(memoryview(piece), member(1), 0.0, mutable=False).delivered
+            for message in here.switch(parcel_of(piece), member(1), 0.0).delivered
         ]
         _, peak = tracemalloc.get_traced_memory()
         # The buffer grows by an eighth at a time.
@@ -171,8 +176,8 @@ def test_a_core_is_woken_for_what_does_not_come() -> None:
     founder, joiner = world.join(1), world.join(2, 1)
     dispatch = joiner.core.originate([pattern(40_000)], Mode.MULTICAST, None, 3.0)
     assert dispatch.first_id is not None
-    data = memoryview(joined(dispatch)[: 2 * FRAME])
-    got = founder.core.switch(data, LogicalAddress((2,)), 3.0, mutable=False)
+    data = joined(dispatch)[: 2 * FRAME]
+    got = founder.core.switch(parcel_of(data), LogicalAddress((2,)), 3.0)
     assert got.gathering
     assert founder.core.engine.next_deadline == 13.0
     founder.events.clear()
@@ -188,9 +193,9 @@ def test_a_core_that_leaves_does_not_wait_for_fragments() -> None:
     world = World()
     founder, joiner = world.join(1), world.join(2, 1)
     data = joined(joiner.core.originate([pattern(40_000)], Mode.MULTICAST, None, 3.0))
-    founder.core.switch(memoryview(data[:FRAME]), LogicalAddress((2,)), 3.0, mutable=False)
+    founder.core.switch(parcel_of(data[:FRAME]), LogicalAddress((2,)), 3.0)
     world.perform(1, founder.core.leave(4.0))
-    founder.core.switch(memoryview(data[FRAME:]), LogicalAddress((2,)), 4.0, mutable=False)
+    founder.core.switch(parcel_of(data[FRAME:]), LogicalAddress((2,)), 4.0)
     assert founder.core.next_deadline == float("inf")
 
 
