@@ -8,7 +8,7 @@ effects; it decides nothing. The loop that does so is its base, see `loop`. The 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, count, tee
 
 from attrs import define, field, frozen
@@ -22,13 +22,14 @@ from opus_socket.adapters.udp import UdpPort, UdpStatistics
 from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint
 from opus_socket.core.buckets import Direction
 from opus_socket.core.dispatch import Dispatch
-from opus_socket.core.effects import Abort, Emit, Kind, Transmit, TransmitGroup
+from opus_socket.core.effects import Abort, Emit, Kind, Send, Transmit, TransmitGroup
 from opus_socket.core.events import ContactFailed, Event, NeighborRemoved
 from opus_socket.core.inquiries import Answered
 from opus_socket.core.link_watch import AskLinks
 from opus_socket.core.overlay import CoreEffects
 from opus_socket.core.parcel import Frames
 from opus_socket.core.serving import Forward
+from opus_socket.core.wire import ProtocolMessage
 from opus_socket.links import Links
 from opus_socket.loop import Loop
 from opus_socket.member import Member, Port
@@ -80,15 +81,20 @@ class Host(Loop):
 
     def message(self, route: Route, kind: Kind, body: bytes, sender: Contact) -> None:
         """A protocol, rendezvous or measurement message came."""
-        if route.to_index in (ANY_INDEX, EVERY_INDEX):
-            for member in self._anyone(route, sender):
-                self._receive(member, kind, body, sender)
-            return
-        found = self.members.get((route.tag, route.to_index))
-        if found is None:
-            self.refuse("nobody")
-        else:
-            self._receive(found, kind, body, sender)
+        for member in self._addressed(route, sender):
+            core = member.core
+            if member.emulation is not None:
+                member.emulation.charge(Direction.IN, core.neighbor_at(sender), len(body))
+            self.perform(member, core.receive(kind, body, sender, self.now()))
+
+    def hear(self, route: Route, message: ProtocolMessage, sender: Contact) -> None:
+        """A protocol message came from a member of this host, as it was sent."""
+        for member in self._addressed(route, sender):
+            core = member.core
+            if member.emulation is not None:
+                size = len(core.encode(message))
+                member.emulation.charge(Direction.IN, core.neighbor_at(sender), size)
+            self.perform(member, core.hear(message, sender, self.now()))
 
     def frames(
         self, route: Route, frames: Frames, sender: Contact, blockers: list[Output] | None
@@ -177,10 +183,12 @@ class Host(Loop):
             blockers: as for `forward`, of what services send.
         """
         for effect in effects:
-            if type(effect) is Transmit:
-                self._transmit(member, effect.to, effect.kind, effect.body)
+            if type(effect) is Send:
+                self._transmit(member, effect.to, Kind.PROTOCOL, effect.message)
                 continue
             match effect:
+                case Transmit(to=to, kind=kind, body=body):
+                    self._transmit(member, to, kind, body)
                 case TransmitGroup(kind=kind, body=body):
                     if member.group is not None and member.port.udp is not None:
                         if member.emulation is not None:
@@ -295,14 +303,18 @@ class Host(Loop):
         else:
             self._digests.pop(tag, None)
 
-    def _transmit(self, member: Member, to: Contact, kind: Kind, body: bytes) -> None:
+    def _transmit(
+        self, member: Member, to: Contact, kind: Kind, body: bytes | ProtocolMessage
+    ) -> None:
         route = Route(member.tag, to.index, member.index)
         if member.emulation is not None:
-            member.emulation.charge(Direction.OUT, to.address, len(body))
+            size = len(_encoded(member, body))
+            member.emulation.charge(Direction.OUT, to.address, size)
         if member.local_handover and self.is_here(to):
             if not self._local.push(route, kind, body, member.place):
                 self.refuse("local_overflow")
             return
+        body = _encoded(member, body)
         port = member.port
         if port.udp is not None and port.udp.send(to, route, kind, body):
             return
@@ -312,11 +324,15 @@ class Host(Loop):
         else:
             self.wake()
 
-    def _receive(self, member: Member, kind: Kind, body: bytes, sender: Contact) -> None:
-        core = member.core
-        if member.emulation is not None:
-            member.emulation.charge(Direction.IN, core.neighbor_at(sender), len(body))
-        self.perform(member, core.receive(kind, body, sender, self.now()))
+    def _addressed(self, route: Route, sender: Contact) -> Sequence[Member]:
+        """Members for whom a message is; whom it names, nearly always."""
+        if route.to_index in (ANY_INDEX, EVERY_INDEX):
+            return self._anyone(route, sender)
+        found = self.members.get((route.tag, route.to_index))
+        if found is None:
+            self.refuse("nobody")
+            return ()
+        return (found,)
 
     def _anyone(self, route: Route, sender: Contact) -> list[Member]:
         """Members for whom a message without an index is: all of them for the group's, one for an
@@ -347,6 +363,10 @@ class Host(Loop):
         if isinstance(event, NeighborRemoved):
             self.links.drop(member, event.contact)
         member.publish(event)
+
+
+def _encoded(member: Member, body: bytes | ProtocolMessage) -> bytes:
+    return body if isinstance(body, bytes) else member.core.encode(body)
 
 
 def _is(member: Member, sender: Contact) -> bool:

@@ -290,6 +290,9 @@ class World:
         member = self.members[number]
         for effect in asked:
             match effect:
+                case Send(to=to, message=message):
+                    body = member.core.encode(message)
+                    self._wire.append((number, to.endpoints[0].port - 1000, Kind.PROTOCOL, body))
                 case Transmit(to=to, kind=kind, body=body):
                     self._wire.append((number, to.endpoints[0].port - 1000, kind, body))
                 case TransmitGroup(kind=kind, body=body):

@@ -11,7 +11,7 @@ import pytest
 import trio
 from attrs import define, field
 
-from core_world import GREETER, GreeterSettings
+from core_world import GREETER, GreeterSettings, Hi
 from opus_socket import loop
 from opus_socket.adapters import local
 from opus_socket.adapters.base import EVERY_INDEX, Route
@@ -22,7 +22,7 @@ from opus_socket.adapters.udp import UdpPort
 from opus_socket.core import datagram
 from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint, LogicalAddress, OverlayID
 from opus_socket.core.contacts import FinderSettings
-from opus_socket.core.effects import Kind, Transmit
+from opus_socket.core.effects import Effects, Kind, Send, Transmit
 from opus_socket.core.engine import EngineSettings
 from opus_socket.core.events import (
     ContactFailed,
@@ -35,6 +35,7 @@ from opus_socket.core.key_attributes import KeyAttributes
 from opus_socket.core.node import Mode
 from opus_socket.core.origin import Origin
 from opus_socket.core.overlay import CoreSettings, OverlayCore
+from opus_socket.core.wire import ProtocolMessage
 from opus_socket.driver import Host
 from opus_socket.member import Member, Port
 from opus_socket.opening import _bind_both
@@ -378,6 +379,25 @@ async def test_hand_over_of_control_is_bounded(
     assert bench.host.statistics().refused["local_overflow"] >= 15
     await bench.until(lambda: b.core.statistics().received.get("measurement", 0) >= 5)
     assert b.core.statistics().received["measurement"] == 5
+
+
+async def test_a_protocol_message_is_handed_over_as_it_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes are made of it only where it leaves the process, or where its size counts."""
+    port = bench.port()
+    a, b = bench.member(port), bench.member(port)
+    heard: list[ProtocolMessage] = []
+
+    def receive(message: ProtocolMessage, sender: Contact, now: float) -> Effects:
+        heard.append(message)
+        return ()
+
+    monkeypatch.setattr(b.core.node, "receive", receive)
+    message = Hi(a.core.contact)
+    bench.host.perform(a, [Send(b.core.contact, message)])
+    await bench.until(lambda: any(each is message for each in heard))
+    assert message.encoded is None
 
 
 async def test_a_member_that_left_lingers_until_it_has_nothing_to_do(bench: Bench) -> None:

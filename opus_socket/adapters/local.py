@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Protocol
 
 from attrs import define, field
 
@@ -19,6 +20,7 @@ from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
 from opus_socket.core.parcel import Parcel
 from opus_socket.core.runs import LONGEST_PIECE, split_pieces
+from opus_socket.core.wire import ProtocolMessage
 
 LONGEST_BATCH = 1 << 22
 """Bytes that are handed over at once."""
@@ -29,6 +31,13 @@ MAX_MESSAGES = 1 << 17
 MESSAGES_PER_TURN = 64
 
 
+class Household(Switchboard, Protocol):
+    """What is seen of the host here."""
+
+    def hear(self, route: Route, message: ProtocolMessage, sender: Contact) -> None:
+        """A protocol message came from one of its members, as it was sent."""
+
+
 @define(eq=False, repr=False)
 class LocalMessages:
     """Protocol, rendezvous and measurement messages between members of one host.
@@ -37,12 +46,16 @@ class LocalMessages:
         host: where they live.
     """
 
-    host: Switchboard
-    _queue: deque[tuple[Route, Kind, bytes, Contact]] = field(factory=deque, init=False)
+    host: Household
+    _queue: deque[tuple[Route, Kind, bytes | ProtocolMessage, Contact]] = field(
+        factory=deque, init=False
+    )
     _listed: bool = field(default=False, init=False)
 
-    def push(self, route: Route, kind: Kind, body: bytes, sender: Contact) -> bool:
-        """Queue a message; False when there is no room."""
+    def push(
+        self, route: Route, kind: Kind, body: bytes | ProtocolMessage, sender: Contact
+    ) -> bool:
+        """Queue a message, a protocol's as it is; False when there is no room."""
         if len(self._queue) >= MAX_MESSAGES:
             return False
         self._queue.append((route, kind, body, sender))
@@ -55,8 +68,13 @@ class LocalMessages:
         """Hand over some of them; the rest comes after what others have to hand over."""
         self._listed = False
         queue = self._queue
+        host = self.host
         for _ in range(min(MESSAGES_PER_TURN, len(queue))):
-            self.host.message(*queue.popleft())
+            route, kind, body, sender = queue.popleft()
+            if isinstance(body, ProtocolMessage):
+                host.hear(route, body, sender)
+            else:
+                host.message(route, kind, body, sender)
         if queue and not self._listed:
             self._listed = True
             self.host.run_later(self)

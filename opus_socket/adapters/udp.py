@@ -38,6 +38,7 @@ LONGEST_DATAGRAM = 1 << 16
 KERNEL_BUFFER = 4 << 20
 _LOOK_EVERY = 16
 _OVERLAY = bytes((Kind.OVERLAY,))
+_SINGLE = {int(kind): kind for kind in (Kind.PROTOCOL, Kind.RENDEZVOUS, Kind.MEASUREMENT)}
 _SO_RCVBUFFORCE = 33
 
 
@@ -85,7 +86,7 @@ class UdpPort:
 
     def send(self, to: Contact, route: Route, kind: Kind, body: bytes) -> bool:
         """Send one datagram; whether the contact can be reached from here at all."""
-        target = self.target_of(to)
+        target = self.host.address_cache.target_of(to, self._v6)
         if target is None:
             return False
         self.send_to(target, route, kind, body)
@@ -160,8 +161,8 @@ class UdpPort:
                 broken = "partial_frame"
             if broken is not None:
                 host.refuse(broken, tag)
-        elif kind in (Kind.PROTOCOL, Kind.RENDEZVOUS, Kind.MEASUREMENT):
-            host.message(route, Kind(kind), body, sender)
+        elif kind in _SINGLE:
+            host.message(route, _SINGLE[kind], body, sender)
         else:
             host.refuse("unknown_kind", tag)
 

@@ -191,8 +191,9 @@ class Contact:
         self._hash = hash(self.wire)
 
     def at(self, address: LogicalAddress | None) -> Contact:
-        """The same member at another logical address."""
-        return Contact(address, self.incarnation, self.index, self.endpoints)
+        """The same member at another logical address; interned, as those that come by wire."""
+        moved = Contact(address, self.incarnation, self.index, self.endpoints)
+        return contact_from_wire(moved.wire)
 
     def same_member(self, other: Contact) -> bool:
         """Whether both name one virtual node, in whatever incarnation."""

@@ -58,7 +58,7 @@ def unpack(datagram: bytes | bytearray | memoryview) -> Header:
     """
     if not HEADER_LENGTH <= len(datagram) <= HEADER_LENGTH + MAX_BODY:
         raise RemoteProtocolError("bad_length", f"{len(datagram)} bytes")
-    version, *fields = HEADER.unpack_from(datagram)
-    if version != VERSION:
-        raise RemoteProtocolError("bad_version", f"{version}, not {VERSION}")
-    return Header(*fields)
+    fields = HEADER.unpack_from(datagram)
+    if fields[0] != VERSION:
+        raise RemoteProtocolError("bad_version", f"{fields[0]}, not {VERSION}")
+    return Header._make(fields[1:])

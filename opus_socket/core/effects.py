@@ -1,8 +1,8 @@
 """Everything that a step of a machine may ask for or report: the whole seam on one screen.
 
 Its one rule: a machine never acts, it returns what it wants done. A node speaks of protocol
-messages and contacts; `OverlayCore` turns these into bytes and hands the driver the few effects
-of the second group. "Nothing to do" is the shared `()`.
+messages and contacts; `OverlayCore` hands the driver the few effects of the second group. A
+protocol message becomes bytes only where it leaves the process. "Nothing to do" is the shared `()`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class Quantity(StrEnum):
 
 @define(eq=False)
 class Send:
-    """Send one protocol message, best effort."""
+    """Send one protocol message, best effort. A driver encodes it (`OverlayCore.encode`) unless it
+    hands it over to a member of its own.
+    """
 
     to: Contact
     message: ProtocolMessage

@@ -1,9 +1,9 @@
 """`OverlayCore`: one membership in one overlay, whole, behind one set of inputs.
 
 Its one rule: it holds a node, a contact finder, a meter, a forwarding engine and services, passes
-each input to the one that it is for, and turns what they ask for into the seven effects that a
-driver knows: `Transmit`, `TransmitGroup`, `Forward`, `Emit`, `Answered`, `AskLinks` and `Abort`. A
-core lives from `join` to the end of its `leave`; a member that joins again gets a new one.
+each input to the one that it is for, and turns what they ask for into the eight effects that a
+driver knows: `Send`, `Transmit`, `TransmitGroup`, `Forward`, `Emit`, `Answered`, `AskLinks` and
+`Abort`. A core lives from `join` to the end of its `leave`; who joins again gets a new one.
 
 A driver is this loop, and both the Trio host and the simulator are:
 
@@ -12,6 +12,7 @@ A driver is this loop, and both the Trio host and the simulator are:
     while True:
         wait for a packet, an application's call, or core.next_deadline
         perform(core.receive(kind, body, sender, now))       # protocol, rendezvous, measurement
+        perform(core.hear(message, sender, now))             # a protocol message handed over
         forward(core.switch(frames, arrived_from, now))      # overlay messages of one read
         forward(core.originate(payloads, mode, key, now))    # the application's messages
         perform(core.wake(now))
@@ -23,7 +24,7 @@ that is `gathering` may have moved `core.next_deadline`.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 from random import Random
@@ -72,14 +73,12 @@ from opus_socket.core.service import (
     services_by_id,
 )
 from opus_socket.core.serving import Forward, Serving
-from opus_socket.core.wire import ProtocolMessage
+from opus_socket.core.wire import Decoder, ProtocolMessage
 from opus_socket.errors import RemoteProtocolError
 
 __all__ = ["CoreEffect", "CoreEffects", "CoreSettings", "CoreStatistics", "Forward", "OverlayCore"]
 
-_MAX_REPEATED = 256
-
-CoreEffect = DriverEffect | Forward | Answered | AskLinks
+CoreEffect = DriverEffect | Send | Forward | Answered | AskLinks
 CoreEffects = Sequence[CoreEffect]
 
 
@@ -110,9 +109,10 @@ class OverlayCore:
     _serving: Serving = field(init=False)
     _version: int = field(default=-1, init=False)
     _neighbors: dict[LogicalAddress, Contact] = field(factory=dict, init=False)
+    _listed: tuple[Contact, ...] = field(default=(), init=False)
     _by_place: dict[tuple[str, int, int], LogicalAddress] | None = field(default=None, init=False)
     _seldom: float | None = field(default=None, init=False)
-    _repeated: dict[bytes, ProtocolMessage] = field(factory=dict, init=False)
+    _decoder: Decoder = field(init=False)
     _sent: list[int] = field(factory=lambda: [0] * len(Kind), init=False)
     _received: list[int] = field(factory=lambda: [0] * len(Kind), init=False)
     _refused: Counter[str] = field(factory=Counter, init=False)
@@ -127,6 +127,7 @@ class OverlayCore:
             settings.finder,
             Random(self.rng.getrandbits(64)),
         )
+        self._decoder = Decoder(settings.codec, self._refused)
         self._meter = Meter(Random(self.rng.getrandbits(64)))
         self.engine = ForwardingEngine(self.node, settings.engine, self.contact.incarnation)
         self.contact = self.node.contact
@@ -179,7 +180,7 @@ class OverlayCore:
         self._received[kind] += 1
         try:
             if kind is Kind.PROTOCOL:
-                self._receive_protocol(body, sender, now, out)
+                self._hear(self._decoder.decode(body), sender, now, out)
             elif kind is Kind.RENDEZVOUS:
                 self._perform(self._finder.receive(body, sender, now), now, out)
             elif kind is Kind.MEASUREMENT:
@@ -187,8 +188,28 @@ class OverlayCore:
                 self._perform(self._meter.receive(body, sender, now), now, out)
         except RemoteProtocolError as error:
             self._refused[error.kind] += 1
-        self._notice_changes(now, out)
+        if self.node.version != self._version:
+            self._notice_changes(now, out)
         return out
+
+    def hear(self, message: ProtocolMessage, sender: Contact, now: float) -> CoreEffects:
+        """A protocol message came from a member of the same process, as it was sent.
+
+        Args:
+            message: of any protocol; the node counts what is not of its own.
+            sender: where it came from.
+            now: seconds.
+        """
+        out: list[CoreEffect] = []
+        self._received[Kind.PROTOCOL] += 1
+        self._hear(message, sender, now, out)
+        if self.node.version != self._version:
+            self._notice_changes(now, out)
+        return out
+
+    def encode(self, message: ProtocolMessage) -> bytes:
+        """The bytes of a message that this core asked to send."""
+        return self.settings.codec.encode(message)
 
     def wake(self, now: float) -> CoreEffects:
         """The deadline has come."""
@@ -365,16 +386,9 @@ class OverlayCore:
 
     # What machines ask for
 
-    def _receive_protocol(
-        self, body: bytes, sender: Contact, now: float, out: list[CoreEffect]
+    def _hear(
+        self, message: ProtocolMessage, sender: Contact, now: float, out: list[CoreEffect]
     ) -> None:
-        message = self._repeated.get(body)
-        if message is None:
-            message = self.settings.codec.decode(body, self._refused)
-            if message.repeats:
-                if len(self._repeated) >= _MAX_REPEATED:
-                    self._repeated.clear()
-                self._repeated[body] = message
         effects = self.node.receive(message, sender, now)
         if effects:
             self._perform(effects, now, out)
@@ -406,13 +420,11 @@ class OverlayCore:
 
     def _perform(self, effects: Iterable[object], now: float, out: list[CoreEffect]) -> None:
         """Carry out effects in order; those that they lead to come after them."""
-        waiting = deque(effects)
-        while waiting:
-            effect = waiting.popleft()
+        led_to: list[object] = []
+        for effect in effects:
             if type(effect) is Send:
-                body = self.settings.codec.encode(effect.message)
                 self._sent[Kind.PROTOCOL] += 1
-                out.append(Transmit(effect.to, Kind.PROTOCOL, body))
+                out.append(effect)
                 continue
             match effect:
                 case Transmit(kind=kind) | TransmitGroup(kind=kind):
@@ -421,22 +433,24 @@ class OverlayCore:
                 case Emit() | Abort() | Answered():
                     out.append(effect)
                 case FindContacts(role=role):
-                    waiting.extend(self._finder.find(role, now))
+                    led_to.extend(self._finder.find(role, now))
                 case Announce(message=message):
                     body = self.settings.codec.encode(message)
-                    waiting.extend(self._finder.announce(body, now))
+                    led_to.extend(self._finder.announce(body, now))
                 case Measure(to=to, quantity=quantity):
                     self._seldom = None
-                    waiting.extend(self._meter.measure(to, quantity, now))
+                    led_to.extend(self._meter.measure(to, quantity, now))
                 case Found(contacts=contacts):
-                    waiting.extend(self.node.contacts(contacts, now))
+                    led_to.extend(self.node.contacts(contacts, now))
                 case Heard(body=body, sender=sender):
-                    self._receive_protocol(body, sender, now, out)
+                    self._hear(self._decoder.decode(body), sender, now, out)
                 case Measured(contact=contact, measurement=measurement):
-                    waiting.extend(self.node.measured(contact, measurement, now))
+                    led_to.extend(self.node.measured(contact, measurement, now))
                     self._attend(self._attendant.measured(contact, measurement), now, out)
                 case _:
                     raise TypeError(f"not an effect: {effect!r}")
+        if led_to:
+            self._perform(led_to, now, out)
 
     def _notice_changes(self, now: float, out: list[CoreEffect]) -> None:
         """Report what is different since the last look, and tell the contact finder."""
@@ -445,29 +459,39 @@ class OverlayCore:
             self._notice_change(self.node, now, out)
 
     def _notice_change(self, node: Node, now: float, out: list[CoreEffect]) -> None:
-        self._seldom = None
         if node.contact is not self.contact:
             old, self.contact = self.contact.address, node.contact
             if old is not None and old != node.address:
                 out.append(Emit(AddressChanged(old, node.address)))
+        neighbors = node.neighbors
+        if neighbors is not self._listed:
+            self._listed = neighbors
+            self._notice_neighbors(neighbors, now, out)
+        if node.stable != self.stable:
+            self.stable = node.stable
+            out.append(Emit((Stable if node.stable else Unstable)(node.address)))
+        told = self._finder.update(node.contact, neighbors, node.stable, now)
+        if told:
+            self._perform(told, now, out)
+
+    def _notice_neighbors(
+        self, neighbors: tuple[Contact, ...], now: float, out: list[CoreEffect]
+    ) -> None:
         before = self._neighbors
-        self._neighbors = {
-            contact.address: contact for contact in node.neighbors if contact.address is not None
+        self._by_place = None
+        self._neighbors = there = {
+            contact.address: contact for contact in neighbors if contact.address is not None
         }
         # A restarted member is another one, at the same address.
         # Hardly ever are equal contacts not one object, and to compare them takes longer.
         for address, contact in before.items():
-            now_there = self._neighbors.get(address)
+            now_there = there.get(address)
             if now_there is not contact and now_there != contact:
+                self._seldom = None
                 out.append(Emit(NeighborRemoved(contact)))
                 out += self._serving.link_failed(address, now)
                 self._attendant.gone(address, now)
-        for address, contact in self._neighbors.items():
+        for address, contact in there.items():
             known = before.get(address)
             if known is not contact and known != contact:
                 out.append(Emit(NeighborAdded(contact)))
-        self._by_place = None
-        if node.stable != self.stable:
-            self.stable = node.stable
-            out.append(Emit((Stable if node.stable else Unstable)(node.address)))
-        self._perform(self._finder.update(node.contact, node.neighbors, node.stable, now), now, out)

@@ -185,13 +185,15 @@ class Sessions:
 
     def link_failed(self, neighbor: LogicalAddress, now: float) -> None:
         """The way to a neighbor has failed. More is said when it is sure."""
-        self._doubts.setdefault(neighbor, _Doubt(now))
+        if len(self.engine.windows):
+            self._doubts.setdefault(neighbor, _Doubt(now))
 
     def gone(self, neighbor: LogicalAddress, now: float) -> None:
         """Somebody is no neighbor any more, as the node says: it has failed, it has left, or others
         have come between. What it sent itself is not broken by that.
         """
-        self._doubts.setdefault(neighbor, _Doubt(now)).gone = True
+        if len(self.engine.windows):
+            self._doubts.setdefault(neighbor, _Doubt(now)).gone = True
 
     def wake(self, now: float) -> SessionEffects:
         """The deadline has come: whoever is doubted and has brought nothing since is lost."""

@@ -72,6 +72,7 @@ _Convert = Callable[[Any], Any]
 
 _UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _LIST, _MAP, _TAG = range(7)
 _BYTES_U8 = _BYTES << 5 | 24
+_MAX_REPEATED = 256
 _NAMED = {0xF4: False, 0xF5: True, 0xF6: None}
 # A number is written in the head itself below 24, else in 1, 2, 4 or 8 bytes: the fewest that do.
 _LEAST = {24: 24, 25: 1 << 8, 26: 1 << 16, 27: 1 << 32}
@@ -225,6 +226,31 @@ class Codec:
         )
         if not extra:
             message.encoded = data
+        return message
+
+
+@define(eq=False)
+class Decoder:
+    """Decodes what one member hears. What repeats is known by its bytes, and not decoded again.
+
+    Args:
+        codec: of the protocol.
+        counts: where ignored trailing elements are counted, under `extra_fields`.
+    """
+
+    codec: Codec
+    counts: Counter[str]
+    _repeated: dict[bytes, ProtocolMessage] = field(factory=dict, init=False)
+
+    def decode(self, data: bytes) -> ProtocolMessage:
+        """The message in these bytes; see `Codec.decode`."""
+        message = self._repeated.get(data)
+        if message is None:
+            message = self.codec.decode(data, self.counts)
+            if message.repeats:
+                if len(self._repeated) >= _MAX_REPEATED:
+                    self._repeated.clear()
+                self._repeated[data] = message
         return message
 
 

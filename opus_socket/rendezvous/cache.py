@@ -7,12 +7,13 @@ of their own bound beside it; each member is asked now and then whether it is st
 
 from __future__ import annotations
 
+from heapq import nsmallest
 from math import inf
 from random import Random
 
 from attrs import define, field
 
-from opus_socket.core.addresses import Contact
+from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.key_attributes import Pairs
 from opus_socket.core.rendezvous_messages import MAX_MEMBERS
 from opus_socket.rendezvous.admission import Admission
@@ -133,21 +134,34 @@ class Cache:
         if member is not None and member.sampled:
             self._sampled -= 1
 
-    def tell(self, asker: Contact, now: float, *, leaders_first: bool) -> list[Member]:
-        """At most 16 random members other than the asker.
-
-        Args:
-            asker: whom they are for.
-            now: seconds.
-            leaders_first: whether leaders take up to half of the places: for leaders, who look
-                for those of other fragments. Joiners would make a leader the hot spot.
+    def tell_leader(self, asker: Contact, now: float) -> list[Member]:
+        """At most 16 random members other than the asker, of whom up to half are leaders: a leader
+        looks for those of other fragments.
         """
-        members = list(self.members.values())
-        chosen: list[Member] = []
-        if leaders_first:
-            leaders = [member for member in members if member.leads_until > now]
-            chosen = self._some(leaders, asker, MAX_MEMBERS // 2)
-            members = [member for member in members if member not in chosen]
+        leaders = [member for member in self.members.values() if member.leads_until > now]
+        return self._with_random(self._some(leaders, asker, MAX_MEMBERS // 2), asker)
+
+    def tell_joiner(self, asker: Contact, place: LogicalAddress | None) -> list[Member]:
+        """At most 16 members other than the asker: half of them nearest to the place where it
+        wants to be, if it knows one, the others random ones, whatever "near" may mean to its
+        protocol. No leaders first: joiners would make a leader the hot spot.
+        """
+        nearest = self._nearest(place, MAX_MEMBERS // 2) if place else []
+        near = [member for member in nearest if member.sender != asker]
+        return self._with_random(near, asker)
+
+    def _nearest(self, place: LogicalAddress, most: int) -> list[Member]:
+        """Those with the least squared distance, of logical addresses as points."""
+        ranked = [
+            (sum((a - b) ** 2 for a, b in zip(place, address, strict=True)), number, member)
+            for number, member in enumerate(self.members.values())
+            if (address := member.contact.address) is not None and len(address) == len(place)
+        ]
+        return [member for _, _, member in nsmallest(most, ranked)]
+
+    def _with_random(self, chosen: list[Member], asker: Contact) -> list[Member]:
+        taken = {member.sender for member in chosen}
+        members = [member for sender, member in self.members.items() if sender not in taken]
         return chosen + self._some(members, asker, MAX_MEMBERS - len(chosen))
 
     def _some(self, members: list[Member], asker: Contact, most: int) -> list[Member]:

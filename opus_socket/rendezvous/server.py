@@ -4,7 +4,7 @@ Its one rule: cookie before anything else. Until a sender has shown that it rece
 to it, nothing is kept for it and it is sent no more bytes than it sent. Source: the server method
 of HyperCast's Delaunay protocol (Liebeherr, Nahas, Si, JSAC 2002); the bounds are ours.
 
-    JOIN      members exist   -> admitted: up to 16 random ones; else "wait" and a ticket
+    JOIN      members exist   -> admitted: up to 16, half of them near; else "wait" and a ticket
               nobody exists   -> "nobody" for the first, who is to be the founder; else "wait"
     LEAD      remembered at once as a confirmed member and leader; answered with other leaders
     CONFIRM   remembered; the place in the admission window is free again
@@ -294,7 +294,7 @@ class RendezvousServer:
             return self._wait(
                 request, sender, *admission.wait(request.ticket, cache.size, self._rng, now)
             )
-        told = cache.tell(sender, now, leaders_first=False)
+        told = cache.tell_joiner(sender, request.source.address)
         self._counts["admitted"] += 1
         self._counts["founders"] += not told
         return self._introduce(request, sender, told, now)
@@ -304,7 +304,7 @@ class RendezvousServer:
         if cache is None:
             return self._introduce(request, sender, (), now)
         cache.register(sender, self._settings.recent, now)
-        told = cache.tell(sender, now, leaders_first=True)
+        told = cache.tell_leader(sender, now)
         return self._introduce(request, sender, told, now)
 
     def _on_announce(self, request: Request, sender: Contact, now: float) -> ServerEffects:

@@ -20,7 +20,7 @@ from opus_socket.core.buckets import (
     Direction,
 )
 from opus_socket.core.dispatch import Dispatch
-from opus_socket.core.effects import Abort, Emit, Kind, Transmit, TransmitGroup
+from opus_socket.core.effects import Abort, Emit, Kind, Send, Transmit, TransmitGroup
 from opus_socket.core.events import Event, MessagesDropped, ServiceResult, Stable
 from opus_socket.core.inquiries import Answered
 from opus_socket.core.link_watch import AskLinks, LinkFigures
@@ -315,14 +315,15 @@ class SimulatedMember:
         underlay = self._underlay
         for effect in effects:
             # Nearly all are of this class, and asking for it is cheaper than a pattern.
-            if isinstance(effect, Transmit):
-                if effect.kind is Kind.PROTOCOL and self._is_periodic(effect.to, effect.body):
+            if isinstance(effect, Send):
+                body = self.core.encode(effect.message)
+                if self._is_periodic(effect.to, body):
                     underlay.periodic += 1
-                if self._emulation is not None:
-                    self._emulation.charge(Direction.OUT, effect.to.address, len(effect.body))
-                underlay.send(self, effect.to, effect.kind, effect.body)
+                self._transmit(effect.to, Kind.PROTOCOL, body)
                 continue
             match effect:
+                case Transmit(to=to, kind=kind, body=body):
+                    self._transmit(to, kind, body)
                 case TransmitGroup(kind=kind, body=body):
                     if self._emulation is not None:
                         self._emulation.charge(Direction.OUT, None, len(body))
@@ -340,6 +341,11 @@ class SimulatedMember:
                     self.error = error
                     self._stop()
                     self._watcher.disturbed("refused", self)
+
+    def _transmit(self, to: Contact, kind: Kind, body: bytes) -> None:
+        if self._emulation is not None:
+            self._emulation.charge(Direction.OUT, to.address, len(body))
+        self._underlay.send(self, to, kind, body)
 
     def _forward(self, dispatch: Dispatch) -> None:
         for output in dispatch.outputs:

@@ -189,7 +189,9 @@ class Ring(Generic[P]):
     origin: P
     _directions: list[int] = field(init=False, factory=list, repr=False)
     _spokes: list[_Spoke[P]] = field(init=False, factory=list, repr=False)
-    _direction_of: dict[P, int] = field(init=False, factory=dict, repr=False)
+    _direction_of: dict[Point, int] = field(init=False, factory=dict, repr=False)
+    _last: Point | None = field(init=False, default=None, repr=False)
+    _last_ray: int = field(init=False, default=0, repr=False)
 
     def __contains__(self, x: object) -> bool:
         return x in self._direction_of
@@ -217,7 +219,7 @@ class Ring(Generic[P]):
         px, py = x
         dx = px - ox
         dy = py - oy
-        ray = direction(dx, dy)
+        ray = self._ray(x, dx, dy)
         directions = self._directions
         if not directions:
             return True
@@ -268,7 +270,7 @@ class Ring(Generic[P]):
         if not spokes:
             return None, None, None
         dx, dy, _, _ = _spoke(self.origin, x)
-        ray = direction(dx, dy)
+        ray = self._ray(x, dx, dy)
         place = bisect_left(self._directions, ray)
         ax, ay, _, a = spokes[place - 1]
         on_ray = None
@@ -301,7 +303,7 @@ class Ring(Generic[P]):
             )
         spokes = self._spokes
         new = _spoke(self.origin, x)
-        ray = direction(new[0], new[1])
+        ray = self._ray(x, new[0], new[1])
         place = bisect_left(self._directions, ray)
         dropped: list[P] = []
         if place < len(spokes) and self._directions[place] == ray:
@@ -331,6 +333,15 @@ class Ring(Generic[P]):
         if ray is None:
             raise LocalProtocolError(f"{x!r} is not in the ring of {self.origin!r}")
         self._drop(bisect_left(self._directions, ray))
+
+    def _ray(self, x: Point, dx: int, dy: int) -> int:
+        """The direction of x. Of somebody new it is asked for several times in a row."""
+        ray = self._direction_of.get(x)
+        if ray is None:
+            if x != self._last:
+                self._last, self._last_ray = x, direction(dx, dy)
+            return self._last_ray
+        return ray
 
     def _drop(self, place: int) -> P:
         del self._directions[place]

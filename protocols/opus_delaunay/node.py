@@ -405,10 +405,12 @@ class DelaunayNode(Node):
                 # Whoever was larger is gone: this may be the edge of a torn overlay.
                 wait = 0.0 if self._joined else self._jitter(self._settings.rendezvous_period)
                 self._timers.set(Timer.RENDEZVOUS, now + wait)
-        stable = (bool(self._rows) or self._nobody) and self._upkeep.settled(now)
-        if not self._joined:
-            stable = stable and not self._upkeep.candidates.unanswered
-            self._joined = stable
+        stable = (
+            (bool(self._rows) or self._nobody)
+            and (self._joined or not self._upkeep.candidates.unanswered)
+            and self._upkeep.settled(now)
+        )
+        self._joined = self._joined or stable
         if stable is not self.stable:
             self.stable = stable
             self.version += 1

@@ -177,7 +177,11 @@ class Star:
     def leads(self) -> bool:
         """Whether every neighbor's coordinates are smaller, compared by y first."""
         x, y = self.address
-        return all((other[1], other[0]) < (y, x) for other in self.ring)
+        # Nearly always one of the first is larger.
+        for other in self.table.rows:
+            if other[1] >= y and (other[1] > y or other[0] > x):
+                return False
+        return True
 
     @property
     def suspects(self) -> list[LogicalAddress]:

@@ -356,7 +356,11 @@ class Upkeep:
         if len(self._rows) >= MOST_NEIGHBORS:
             self.counters.overflows += 1
             return False
-        former = next((row for row in self._rows.values() if row.contact.same_member(source)), None)
+        index = source.index
+        former = None
+        for row in self._rows.values():
+            if row.contact.index == index and row.contact.same_member(source):
+                former = row
         if former is not None:
             if source.incarnation < former.contact.incarnation:
                 return False

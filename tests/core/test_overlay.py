@@ -162,7 +162,7 @@ def test_what_is_remembered_of_repeated_messages_is_bounded() -> None:
         source = Contact(LogicalAddress((5,)), number, 5, (endpoint(5),))
         body = founder.core.settings.codec.encode(Hi(source))
         founder.core.receive(Kind.PROTOCOL, body, whereabouts(5), 0.0)
-    assert len(founder.core._repeated) <= 256
+    assert len(founder.core._decoder._repeated) <= 256
     assert len(founder.core.neighbors) == 1
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import dist
 from random import Random
 
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from opus_socket.core.addresses import Contact
+from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.rendezvous.admission import LONGEST_WAIT, SHORTEST_WAIT, Admission
 from opus_socket.rendezvous.cache import Cache
 from rendezvous.conversation import SERVER, Host, Joiner, Wire, founders, place, seen
@@ -29,7 +31,8 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 20), leads=st.booleans(), seconds=st.floats(0, 3))
     def tells_of_itself(self, number: int, leads: bool, seconds: float) -> None:
         self.now += seconds
-        sender, contact = seen(place(number)), Contact(None, 1, 0, (place(number),))
+        address = LogicalAddress((number, 7)) if number % 3 else None
+        sender, contact = seen(place(number)), Contact(address, 1, 0, (place(number),))
         until = self.now + 10.0 if leads else 0.0
         joined = number not in self.alive
         member = self.cache.note(sender, contact, until, self.now, joined=joined)
@@ -49,9 +52,12 @@ class CacheMachine(RuleBasedStateMachine):
         if members:
             self.cache.failed(members[choice % len(members)])
 
-    @rule(asker=st.integers(0, 20), leaders_first=st.booleans())
-    def is_told(self, asker: int, leaders_first: bool) -> None:
-        told = self.cache.tell(seen(place(asker)), self.now, leaders_first=leaders_first)
+    @rule(asker=st.integers(0, 20), leads=st.booleans(), at=st.none() | st.integers(0, 20))
+    def is_told(self, asker: int, leads: bool, at: int | None) -> None:
+        who = seen(place(asker))
+        address = None if at is None else LogicalAddress((at, at))
+        cache = self.cache
+        told = cache.tell_leader(who, self.now) if leads else cache.tell_joiner(who, address)
         others = len(self.cache.members) - (seen(place(asker)) in self.cache.members)
         assert len({member.sender for member in told}) == len(told) == min(16, others)
         assert seen(place(asker)) not in [member.sender for member in told]
@@ -71,6 +77,25 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 TestCache = CacheMachine.TestCase
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=60, unique=True),
+    st.tuples(st.integers(0, 50), st.integers(0, 50)),
+)
+def test_half_of_those_told_to_a_joiner_are_the_nearest(
+    places: list[tuple[int, int]], wanted: tuple[int, int]
+) -> None:
+    cache = Cache(0, Admission(5.0, 100), 100, LEADERS, Random(1))
+    for number, at in enumerate(places, 1):
+        contact = Contact(LogicalAddress(at), 1, 0, (place(number),))
+        cache.note(seen(place(number)), contact, 0.0, 0.0, joined=True)
+    told = cache.tell_joiner(seen(place(999)), LogicalAddress(wanted))
+    assert len({member.sender for member in told}) == len(told) == min(16, len(places))
+    told_at = sorted(
+        dist(wanted, member.contact.address) for member in told if member.contact.address
+    )
+    assert told_at[:8] == sorted(dist(wanted, at) for at in places)[:8]
 
 
 def test_the_size_is_exact_as_long_as_all_are_remembered() -> None:
