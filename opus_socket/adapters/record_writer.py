@@ -94,7 +94,7 @@ class RecordWriter:
                 break
             self.sent += sent
             self._account(sent)
-            if not self._drop_written(sent) or not self.outgoing.goes_on(data):
+            if not self._drop_written(sent) or not (self._wire or self.outgoing.goes_on(data)):
                 break
         return self.sent > before
 
@@ -181,6 +181,9 @@ class RecordWriter:
     def _drop_written(self, sent: int) -> bool:
         """Forget what was written; whether everything of the batch was."""
         wire = self._wire
+        if not self._spans:
+            wire.clear()
+            return True
         while sent:
             piece = wire[0]
             if sent < len(piece):

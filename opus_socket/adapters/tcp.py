@@ -19,9 +19,9 @@ from typing import Protocol
 from attrs import define, field
 
 from opus_socket.adapters.backlog import Backlogs
-from opus_socket.adapters.base import READ_SIZE, Lane, Route, Switchboard
+from opus_socket.adapters.base import LONGEST_FRAME, READ_SIZE, Lane, Route, Switchboard
 from opus_socket.adapters.flow import FlowSettings, Intake, Output, attended_by_nobody
-from opus_socket.adapters.outgoing import RECORD_SIZE, Chunk, Outgoing
+from opus_socket.adapters.outgoing import Chunk, Outgoing
 from opus_socket.adapters.poller import READ, WRITE
 from opus_socket.adapters.record_reader import RecordReader
 from opus_socket.adapters.record_writer import RecordWriter
@@ -34,6 +34,9 @@ from opus_socket.errors import RemoteProtocolError
 
 READS_PER_WAKE = 4
 LONGEST_CHUNK = 1 << 22
+LONGEST_READ = READ_SIZE + LONGEST_FRAME
+"""Bytes that one read brings at most, with what the one before it left; they go on uncut."""
+
 LONG_FRAME = 4096
 KEPT = FlowSettings(limit=1 << 23)
 KERNEL_BUFFER = 1 << 18
@@ -155,7 +158,7 @@ class Connection:
     ) -> None:
         """Queue overlay messages; the output has admitted them."""
         # Others wait for a record. One of many short frames costs more to cut than it keeps them.
-        longest = LONGEST_CHUNK if size < LONG_FRAME * frames else RECORD_SIZE
+        longest = LONGEST_CHUNK if size < LONG_FRAME * frames else LONGEST_READ
         if size <= longest:
             self._outgoing.add_data(Chunk(lane, Kind.OVERLAY, pieces, size, output, frames))
         else:

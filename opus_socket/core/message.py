@@ -102,13 +102,14 @@ class Shape:
     `frame` reads it in one go as (first word, Length, middle, sequence, head of the last
     extension): the middle is what a run of frames has in common, hop limit, addresses and
     incarnation. `middle` splits that into (hop limit, source, destination, head of the message
-    id, incarnation).
+    id, incarnation). `alike` reads it as (what is before the sequence, sequence, head of the last
+    extension), to compare frames of one length.
 
     Attributes:
         las: the LAS field.
         fixed: bytes before those that Length counts.
         size: bytes before the payload (or before a service's id).
-        frame, middle: as told above.
+        frame, middle, alike: as told above.
         first_word: what `first word & WORD_MASK` is.
     """
 
@@ -117,6 +118,7 @@ class Shape:
     size: int = field(init=False)
     frame: struct.Struct = field(init=False)
     middle: struct.Struct = field(init=False)
+    alike: struct.Struct = field(init=False)
     first_word: int = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -129,6 +131,7 @@ class Shape:
         object.__setattr__(self, "size", frame.size)
         object.__setattr__(self, "frame", frame)
         object.__setattr__(self, "middle", middle)
+        object.__setattr__(self, "alike", struct.Struct(f">{6 + middle.size}sQI"))
         object.__setattr__(self, "first_word", word >> 32)
 
     def word(self, mode: Mode, traffic_class: int) -> int:

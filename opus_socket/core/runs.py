@@ -42,6 +42,7 @@ MODE_SHIFT, MODE_MASK = SHIFT["mode"] - 32, MASK["mode"]
 CLASS_SHIFT, CLASS_MASK = SHIFT["traffic_class"] - 32, MASK["traffic_class"]
 _BY_REFERENCE = 4096
 _COPY_EACH = 4096
+_BY_COLUMN = 16  # Of so many frames it costs less to write one byte of all at a time.
 _HOP_LIMIT = struct.Struct(">H")
 
 
@@ -137,8 +138,14 @@ class Run:
 
     def put_hop_limit(self, buffer: bytearray | memoryview, value: int) -> None:
         """Write a hop limit into each frame."""
+        starts = self.starts
+        if type(starts) is range and len(starts) >= _BY_COLUMN:
+            for at, byte in enumerate(_HOP_LIMIT.pack(value), HOP_LIMIT_AT):
+                column = slice(starts[0] + at, starts[-1] + at + 1, starts.step)
+                buffer[column] = bytes((byte,)) * len(starts)
+            return
         put = _HOP_LIMIT.pack_into
-        for start in self.starts:
+        for start in starts:
             put(buffer, start + HOP_LIMIT_AT, value)
 
 
@@ -174,28 +181,22 @@ def scan_run(buffer: memoryview, offset: int, shape: Shape, maximum: int) -> Run
     shortest = empty + SERVICE_SIZE if is_service else empty
     if length < shortest or not (is_service or id_head == RAW_ID_HEAD):
         return None
-    starts = [offset]
-    expected = first + 1
-    while stop <= last:
-        # The head of the last extension is its length alone: nothing follows it, no flags.
-        next_word, size, next_middle, sequence, head = unpack(buffer, stop)
-        if (
-            sequence != expected
-            or next_middle != middle
-            or next_word != word
-            or head != size - empty
-        ):
+    # Most frames are as long as the one before, and then have all that precedes the sequence alike.
+    expected, step, alike = first + 1, stop - offset, shape.alike.unpack_from
+    common, _, _ = alike(buffer, offset)
+    whole = end - step
+    while stop <= whole:
+        next_common, sequence, next_head = alike(buffer, stop)
+        if sequence != expected or next_common != common or next_head != head:
             break
-        if size != length:
-            if size < shortest or fixed + size > maximum:
-                break
-            length = size
-        following = stop + fixed + size
-        if following > end:
-            break
-        starts.append(stop)
-        stop = following
+        stop += step
         expected += 1
+    starts: Sequence[int] = range(offset, stop, step)
+    if stop <= last:
+        known = word, middle, shortest
+        *others, stop = _scan_others(buffer, stop, shape, maximum, known, expected)
+        if others:
+            starts = [*starts, *others]
     return Run(
         word >> MODE_SHIFT & MODE_MASK,
         word >> CLASS_SHIFT & CLASS_MASK,
@@ -208,6 +209,47 @@ def scan_run(buffer: memoryview, offset: int, shape: Shape, maximum: int) -> Run
         stop,
         is_service,
     )
+
+
+def _scan_others(
+    buffer: memoryview,
+    stop: int,
+    shape: Shape,
+    maximum: int,
+    known: tuple[int, bytes, int],
+    expected: int,
+) -> list[int]:
+    """Where the frames of a run start that come at `stop`, of whatever length, and at last where
+    the run stops.
+
+    Args:
+        buffer, shape, maximum: as for `scan_run`.
+        stop: where the run stops if there are none.
+        known: the first word of each, the middle, and what Length is at least.
+        expected: the sequence number of the first one.
+    """
+    word, middle, shortest = known
+    fixed, empty, unpack = shape.fixed, shape.size - shape.fixed, shape.frame.unpack_from
+    end = len(buffer)
+    last = end - shape.size
+    bounds = [stop]
+    while stop <= last:
+        # The head of the last extension is its length alone: nothing follows it, no flags.
+        next_word, length, next_middle, sequence, head = unpack(buffer, stop)
+        stop += fixed + length
+        if (
+            sequence != expected
+            or next_middle != middle
+            or next_word != word
+            or head != length - empty
+            or length < shortest
+            or fixed + length > maximum
+            or stop > end
+        ):
+            break
+        bounds.append(stop)
+        expected += 1
+    return bounds
 
 
 def parse_run(frame: bytes, las: int, start: int) -> Run:

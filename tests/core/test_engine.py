@@ -72,6 +72,18 @@ def test_every_twist_ends_a_run(twist: dict[str, Any], in_parcel: bool) -> None:
                     compare([b"".join(frames)], None, 1, in_parcel)
 
 
+@pytest.mark.parametrize("mutable", [True, False])
+@pytest.mark.parametrize("hop_limit", [1, 2, 256, 257, 65_535])
+@pytest.mark.parametrize("lengths", [[30] * 40, [30] * 20 + [31] * 20, [0] * 19 + [500]])
+def test_long_runs(lengths: list[int], hop_limit: int, mutable: bool) -> None:
+    """Many frames of one length and of others are relayed with every hop limit counted down."""
+    for last in LASTS[:4]:
+        burst = Burst(1, Mode.UNICAST, 4, 2, 5, 10, lengths, hop_limit, 0, [], last)
+        data = b"".join(burst.frames())
+        for cut in (len(data), len(data) - 1, len(data) - 60):
+            compare([data[:cut]], None, 1, mutable)
+
+
 @pytest.mark.parametrize("size", [MAXIMUM, MAXIMUM + 1])
 @pytest.mark.parametrize("last", [(5, 0, b""), (5, 1, b"")])
 @pytest.mark.parametrize("ahead", [0, 1])
