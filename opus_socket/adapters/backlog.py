@@ -46,6 +46,9 @@ class Backlogs:
         tell: called with a lane and whether the other end is to pause it.
         drained: called when nothing is kept any more.
         broken: called with what was wrong with frames that were kept.
+
+    Attributes:
+        unsettled: senders and closed outputs of lanes that `settle` has to look at.
     """
 
     host: Switchboard
@@ -54,7 +57,7 @@ class Backlogs:
     drained: Callable[[], None]
     broken: Callable[[RemoteProtocolError], None]
     _by_lane: dict[Lane, _Backlog] = field(factory=dict, init=False)
-    _closed: dict[Lane, tuple[Contact, list[Output]]] = field(factory=dict, init=False)
+    unsettled: dict[Lane, tuple[Contact, list[Output]]] = field(factory=dict, init=False)
     _arrivals: Iterator[int] = field(factory=count, init=False)
     _open: list[tuple[int, _Backlog]] = field(factory=list, init=False)
     _dry: list[_Backlog] = field(factory=list, init=False)
@@ -64,11 +67,6 @@ class Backlogs:
     def __bool__(self) -> bool:
         """Whether a lane is paused."""
         return bool(self._by_lane)
-
-    @property
-    def unsettled(self) -> bool:
-        """Whether `settle` has something to look at."""
-        return bool(self._closed)
 
     def take(
         self, lane: Lane, data: memoryview, sender: Contact, blockers: list[Output]
@@ -91,7 +89,7 @@ class Backlogs:
             # What goes on at once counts like what was kept, where others wait for the same.
             self._credit = max(self._credit - result[0], -_MOST_OWED)
             if closed:
-                self._closed[lane] = sender, closed
+                self.unsettled[lane] = sender, closed
             return result
         used, broken = whole_frames(data)
         if used:
@@ -101,12 +99,12 @@ class Backlogs:
 
     def settle(self) -> None:
         """Pause the lanes whose outputs are closed after all that they had has been flushed."""
-        for lane, (sender, outputs) in self._closed.items():
+        for lane, (sender, outputs) in self.unsettled.items():
             if any(output.closed for output in outputs):
                 backlog = self._by_lane[lane] = _Backlog(lane, sender, outputs, self._opened)
                 backlog.must_wait()
                 self.tell(lane, True)
-        self._closed.clear()
+        self.unsettled.clear()
 
     def run(self) -> None:
         """Hand on what is kept, as far as outputs take it and until others have their turn."""

@@ -211,24 +211,25 @@ class Intake:
 
     Args:
         resume: called when none of the outputs that it waits for is closed any more.
+
+    Attributes:
+        blocked: whether it has to wait.
     """
 
     _resume: Callable[[], object]
-    _blockers: int = 0
-
-    @property
-    def blocked(self) -> bool:
-        """Whether it has to wait."""
-        return self._blockers > 0
+    blocked: bool = field(default=False, init=False)
+    _blockers: int = field(default=0, init=False)
 
     def wait_for(self, outputs: list[Output]) -> None:
         """Wait until each of these outputs is open; some may have opened meanwhile."""
         for output in outputs:
             if output.closed:
+                self.blocked = True
                 self._blockers += 1
                 output.when_open(self._one_opened)
 
     def _one_opened(self) -> None:
         self._blockers -= 1
         if self._blockers == 0:
+            self.blocked = False
             self._resume()

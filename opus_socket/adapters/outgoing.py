@@ -214,10 +214,10 @@ class Outgoing:
             return []
         row, left_of_route = self._turns.next()
         queue, left = row.turns.next()
-        limits = [limit for limit in (left_of_route, left) if limit]
-        self.contested = bool(limits)
-        if not limits:
+        self.contested = bool(left_of_route or left)
+        if not self.contested:
             return self._take_from(queue, RECORD_SIZE)
+        limits = [limit for limit in (left_of_route, left) if limit]
         if queue.chunks[0].size > _LONGEST_CONTESTED:
             _split_first(queue.chunks)
         return self._take_from(queue, min(CONTESTED_SIZE, *limits))

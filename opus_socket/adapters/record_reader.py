@@ -14,7 +14,7 @@ from attrs import define, field
 from opus_socket.adapters.backlog import Backlogs
 from opus_socket.adapters.base import Lane, Route, Switchboard
 from opus_socket.adapters.flow import Output
-from opus_socket.adapters.records import HEAD_SIZE, VERSION, parse_lane, parse_route
+from opus_socket.adapters.records import HEAD, HEAD_SIZE, VERSION, parse_lane, parse_route
 from opus_socket.core.addresses import WORD_MAX, Contact, Endpoint
 from opus_socket.core.effects import Kind
 from opus_socket.core.key_attributes import DIGEST_LENGTH
@@ -25,6 +25,8 @@ from opus_socket.errors import RemoteProtocolError
 MAX_OVERLAYS = 512
 """How many overlays one connection may be opened for."""
 
+# Plain numbers: to look up and compare members of an enumeration costs more.
+_OVERLAY = int(Kind.OVERLAY)
 _KNOWN_KINDS = frozenset(int(kind) for kind in Kind)
 
 
@@ -54,6 +56,7 @@ class RecordReader:
     _lane: Lane | None = field(default=None, init=False)
     _sender: Contact | None = field(default=None, init=False)
     _left: int = field(default=0, init=False)
+    _begins: bool = field(default=False, init=False)
     _skipping: bool = field(default=False, init=False)
 
     def take(self, data: memoryview, blockers: list[Output]) -> int:
@@ -69,24 +72,25 @@ class RecordReader:
         offset, total = 0, len(data)
         while True:
             if self._left:
-                available = min(self._left, total - offset)
+                left = self._left
+                available = left if left < total - offset else total - offset
                 if not available:
                     return offset
                 used = self._take_part(data[offset : offset + available], blockers)
                 offset += used
-                self._left -= used
+                self._left = left - used
                 if used < available:
                     return offset
                 continue
             if total - offset < HEAD_SIZE:
                 return offset
-            head = int.from_bytes(data[offset : offset + HEAD_SIZE])
+            [head] = HEAD.unpack_from(data, offset)
             kind, length = head >> 24, head & 0xFFFFFF
-            if kind == Kind.OVERLAY or kind not in _KNOWN_KINDS:
+            if kind == _OVERLAY or kind not in _KNOWN_KINDS:
                 offset += HEAD_SIZE
                 self._left = length
                 self._skipping = not self._wants(kind)
-                self._lane = None
+                self._begins = True
                 continue
             if length > MAX_BODY:
                 raise RemoteProtocolError("oversize", f"a record of {length} bytes")
@@ -98,7 +102,7 @@ class RecordReader:
 
     def _wants(self, kind: int) -> bool:
         """Whether the record that begins is overlay messages that may be handed on."""
-        if kind != Kind.OVERLAY:
+        if kind != _OVERLAY:
             self.host.refuse("unknown_kind")
         elif self._route is None:
             self.host.refuse("unselected")
@@ -117,11 +121,15 @@ class RecordReader:
         """A part of a record of overlay messages, or of one that is skipped."""
         if self._skipping or self._route is None or self._sender is None:
             return len(data)
-        if self._lane is None:
+        lane = self._lane
+        if self._begins:
             if len(data) < min(HEADER_SIZE, self._left):
                 return 0
-            self._lane = Lane(self._route, class_of(data))
-        used, broken = self.backlogs.take(self._lane, data, self._sender, blockers)
+            traffic_class, self._begins = class_of(data), False
+            if lane is None or lane.traffic_class != traffic_class:
+                lane = self._lane = Lane(self._route, traffic_class)
+        assert lane is not None, "the first part of a record says which lane it is"
+        used, broken = self.backlogs.take(lane, data, self._sender, blockers)
         if broken is None and used < len(data) == self._left:
             broken = "partial_frame"
         if broken is not None:
@@ -165,5 +173,5 @@ class RecordReader:
     def _take_select(self, body: bytes) -> None:
         if self.remote is None:
             raise RemoteProtocolError("bad_select", "not opened")
-        self._route = parse_route(body, "bad_select")
+        self._route, self._lane = parse_route(body, "bad_select"), None
         self._sender = Contact(None, 0, self._route.from_index, (self.remote,))

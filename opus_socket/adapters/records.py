@@ -9,6 +9,8 @@ messages of one record are of one class, which their first one names.
 
 from __future__ import annotations
 
+import struct
+
 from opus_socket.adapters.base import Lane, Route
 from opus_socket.core.addresses import Endpoint
 from opus_socket.core.effects import Kind
@@ -16,13 +18,14 @@ from opus_socket.core.wire import encode_plain
 from opus_socket.errors import RemoteProtocolError
 
 VERSION = 1
-HEAD_SIZE = 4
+HEAD = struct.Struct(">I")
+HEAD_SIZE = HEAD.size
 _WORD = 4
 
 
 def record_head(kind: Kind, length: int) -> bytes:
     """The four bytes before a record's body."""
-    return (kind << 24 | length).to_bytes(HEAD_SIZE)
+    return HEAD.pack(kind << 24 | length)
 
 
 def record(kind: Kind, body: bytes) -> bytes:

@@ -84,6 +84,9 @@ class Turns(Generic[T]):
         else is there. There must be one that waits.
         """
         credits = self._credits
+        if len(credits) == 1:
+            [taker] = credits
+            return taker, 0
         heaviest = 0
         while True:
             taker = next(iter(credits))
