@@ -88,26 +88,19 @@ class Train:
             mode, key, traffic_class: how it is sent.
             longest: says how many bytes the longest payload may have that joins it.
         """
-        room = self.leave()
+        room = not self._payloads or self.leave()
         turn, size = self.loop.turns, len(payload) + _HEADER
-        if not (room and (self._busy or self._last_alone == turn)) or size > self.limit:
-            self._depart_alone(payload, mode, key, traffic_class)
-            return
-        self._longest = longest()
-        if len(payload) > self._longest:
-            self._depart_alone(payload, mode, key, traffic_class)
-            return
-        self._payloads, self._size = [payload], size
-        self._mode, self._key, self._class = mode, key, traffic_class
-        if not self._listed:
-            self._listed = True
-            self.loop.flush_later(self)
-            self.loop.wake()
-
-    def _depart_alone(
-        self, payload: bytes, mode: Mode, key: LogicalAddress | None, traffic_class: int
-    ) -> None:
-        self._last_alone = self.loop.turns
+        if room and (self._busy or self._last_alone == turn) and size <= self.limit:
+            self._longest = longest()
+            if len(payload) <= self._longest:
+                self._payloads, self._size = [payload], size
+                self._mode, self._key, self._class = mode, key, traffic_class
+                if not self._listed:
+                    self._listed = True
+                    self.loop.flush_later(self)
+                    self.loop.wake()
+                return
+        self._last_alone = turn
         self.depart((payload,), mode, key, traffic_class)
         self.loop.flush()
 

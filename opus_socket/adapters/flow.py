@@ -121,16 +121,16 @@ class Output:
 
     def admit(self, size: int, messages: int, now: float) -> bool:
         """Whether so many bytes in so many messages may come in; they count from now on."""
-        full = self.queued >= self.settings.limit
-        if self.stalled or (full and self.settings.overflow is not Overflow.BLOCK):
+        queued, limit = self.queued, self.settings.limit
+        if self.stalled or (queued >= limit and self.settings.overflow is not Overflow.BLOCK):
             self.lose(messages, size, "stalled" if self.stalled else "overflow")
             return False
-        if self.queued == 0:
+        if not queued:
             self._progress = now
-        self.queued += size
+        self.queued = queued = queued + size
         self.taken += messages
         self.taken_size += size
-        if self.queued >= self.settings.limit and not self.closed:
+        if queued >= limit and not self.closed:
             self.closed = self.settings.overflow is Overflow.BLOCK
             self.attend()
         return True

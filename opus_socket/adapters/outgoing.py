@@ -110,40 +110,43 @@ class _Queue:
 
 @define(eq=False, repr=False)
 class Outgoing:
-    """The queues of one connection.
+    """The queues of one connection. A lone chunk is not queued: it goes when it is asked for, unless
+    something else comes to wait with it.
 
     Attributes:
         contested: whether what was taken last had to leave something to others.
     """
 
     contested: bool = field(default=False, init=False)
+    _lone: Chunk | None = field(default=None, init=False)
     _control: deque[Chunk] = field(factory=deque, init=False)
     _control_size: int = field(default=0, init=False)
     _queues: dict[Lane, _Queue] = field(factory=dict, init=False)
     _rows: dict[Route, _Row] = field(factory=dict, init=False)
     _turns: Turns[_Row] = field(factory=lambda: Turns(ROUTE_TURN), init=False)
     _waiting: int = field(default=0, init=False)
+    _paused: int = field(default=0, init=False)
     _lanes: int = field(default=_LANES, init=False)
     _views: list[Chunk] = field(factory=list, init=False)
 
     @property
     def empty(self) -> bool:
         """Whether nothing waits."""
-        return not (self._control or self._waiting) and not any(
+        return not self.ready(data=True) and not any(
             queue.chunks for queue in self._queues.values()
         )
 
     def ready(self, data: bool) -> bool:
         """Whether something can be written now, with or without data."""
-        return bool(self._control or (data and self._waiting))
+        return bool(self._control or (data and (self._lone or self._waiting)))
 
     def goes_on(self, data: bool) -> bool:
         """Whether something can be written behind what just was; when nothing waits any more, what
         routes owe is forgotten.
         """
-        if self._control or (data and self._waiting):
+        if self.ready(data):
             return True
-        if not self._waiting:
+        if not (self._lone or self._waiting):
             self._tidy()
         return False
 
@@ -165,13 +168,19 @@ class Outgoing:
         """Queue overlay messages."""
         if type(chunk.pieces) is list:
             self._views.append(chunk)
-        self._add(chunk)
+        if self._lone is None and not (self._waiting or self._paused):
+            self._lone = chunk
+        else:
+            self._line_up()
+            self._add(chunk)
 
     def pause(self, lane: Lane) -> None:
         """Write no data of this lane for now."""
+        self._line_up()
         queue = self._queue(lane)
         if not queue.paused:
             queue.paused = True
+            self._paused += 1
             if queue.chunks:
                 self._count(queue.row, -1)
 
@@ -180,6 +189,7 @@ class Outgoing:
         queue = self._queue(lane)
         if queue.paused:
             queue.paused = False
+            self._paused -= 1
             if queue.chunks:
                 self._enlist(queue)
 
@@ -209,6 +219,10 @@ class Outgoing:
             return [chunk]
         if not data:
             return []
+        lone = self._lone
+        if lone is not None:
+            self._lone, lone.queued, self.contested = None, False, False
+            return [lone]
         if not self._waiting:
             self._tidy()
             return []
@@ -224,6 +238,7 @@ class Outgoing:
 
     def take_all(self) -> list[Chunk]:
         """Everything that waits, paused or not, no longer queued here."""
+        self._line_up()
         chunks = [*self._control]
         for queue in self._queues.values():
             chunks += queue.chunks
@@ -238,6 +253,7 @@ class Outgoing:
 
     def adopt(self, chunks: Sequence[Chunk]) -> None:
         """Queue chunks of another connection to the same endpoint."""
+        self._line_up()
         for chunk in chunks:
             chunk.own()
             chunk.queued = True
@@ -251,6 +267,12 @@ class Outgoing:
             if chunk.queued:
                 chunk.own()
         self._views.clear()
+
+    def _line_up(self) -> None:
+        """Something else waits, too, or a lane is paused: what was alone is queued like all else."""
+        chunk, self._lone = self._lone, None
+        if chunk is not None:
+            self._add(chunk)
 
     def _add(self, chunk: Chunk) -> None:
         if chunk.kind is not Kind.OVERLAY:

@@ -99,7 +99,8 @@ class ForwardingEngine:
 
     def longest_payload(self) -> int:
         """Bytes of the longest payload of the application that fits one frame."""
-        self._refresh()
+        if self.node.version != self._routes.version:
+            self._refresh()
         return self._origin.longest
 
     def register_service(self, service: int, intercepts: bool = False) -> None:
@@ -150,7 +151,8 @@ class ForwardingEngine:
                 is missing, superfluous or of another kind. Nothing was sent.
             NotJoinedError: the node has no address yet.
         """
-        self._refresh()
+        if self.node.version != self._routes.version:
+            self._refresh()
         plan = self._origin.plan(mode, key, hop_limit, traffic_class, None)
         return self._originate(plan, payloads, now)
 
@@ -169,7 +171,8 @@ class ForwardingEngine:
 
         As `originate`; `service` is the service's id.
         """
-        self._refresh()
+        if self.node.version != self._routes.version:
+            self._refresh()
         plan = self._origin.plan(mode, key, hop_limit, traffic_class, service)
         return self._originate(plan, bodies, now)
 
@@ -181,7 +184,8 @@ class ForwardingEngine:
             arrived_from: the neighbor; None when it is not known.
             now: seconds.
         """
-        self._refresh()
+        if self.node.version != self._routes.version:
+            self._refresh()
         if isinstance(frames, memoryview):
             batch, end = Batch(frames, None, arrived_from, now), len(frames)
         else:
@@ -203,7 +207,8 @@ class ForwardingEngine:
             held: as `switch` handed it out; at most once.
             now: seconds.
         """
-        self._refresh()
+        if self.node.version != self._routes.version:
+            self._refresh()
         message, identity = held.message, held.message.id
         parcel = Parcel(message.size, (message.frame,))
         batch = Batch(_NOTHING, parcel, held.arrived_from, now)
@@ -247,20 +252,20 @@ class ForwardingEngine:
         )
 
     def _refresh(self) -> None:
-        """Look whether the node's tables have changed, before anything is decided by them."""
-        if self._routes.refresh():
-            self._origin.move(self.node.contact.address)
+        """The node's tables have changed."""
+        self._routes.refresh()
+        self._origin.move(self.node.contact.address)
 
     def _originate(self, plan: Plan, payloads: Sequence[bytes], now: float) -> Dispatch:
-        origin, tally = self._origin, self._tally
-        first, count, pieces, size = origin.make(plan, payloads)
+        tally = self._tally
+        first, count, pieces, size = self._origin.make(plan, payloads)
         dispatch = Dispatch()
         if not count:
             return dispatch
         dispatch.first_id = (self.incarnation, first)
         tally.originated_frames += count
         tally.originated_bytes += size
-        if plan.root == origin.wire and plan.mode == _UNICAST:
+        if plan.mode == _UNICAST and plan.root == self._origin.wire:
             batch = Batch(memoryview(b"".join(pieces)), None, None, now, dispatch)
             self._deliver_own(batch)
             return batch.finish(tally)

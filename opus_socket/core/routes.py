@@ -32,31 +32,32 @@ class RouteCache:
     Args:
         node: who decides.
         capacity: how many are kept, the oldest forgotten first.
+
+    Attributes:
+        version: that of the node's tables when the decisions were made.
+        hits, misses: decisions that were known, and those that the node was asked for.
     """
 
     node: Node
     capacity: int
+    version: int | None = field(default=None, init=False)
     hits: int = field(default=0, init=False)
     misses: int = field(default=0, init=False)
-    _version: int | None = field(default=None, init=False)
     _contacts: dict[LogicalAddress, Contact] = field(factory=dict, init=False)
     _routes: dict[tuple[int, bytes, LogicalAddress | None], Route] = field(factory=dict, init=False)
 
     def __len__(self) -> int:
         return len(self._routes)
 
-    def refresh(self) -> bool:
-        """Forget everything if the node's tables have changed, and say whether they had."""
-        if self.node.version == self._version:
-            return False
-        self._version = self.node.version
+    def refresh(self) -> None:
+        """Forget everything, because the node's tables have changed."""
+        self.version = self.node.version
         self._routes.clear()
         self._contacts = {
             contact.address: contact
             for contact in self.node.neighbors
             if contact.address is not None
         }
-        return True
 
     def find(self, mode: int, key: bytes, arrived_from: LogicalAddress | None) -> Route:
         """The decision for a message.
