@@ -224,7 +224,6 @@ class Outgoing:
             self._lone, lone.queued, self.contested = None, False, False
             return [lone]
         if not self._waiting:
-            self._tidy()
             return []
         row, left_of_route = self._turns.next()
         queue, left = row.turns.next()

@@ -26,6 +26,7 @@ from opus_socket.core.effects import Kind
 PIECES_PER_WRITE = 64
 JOIN_BELOW = 1024
 MAX_LANES = 1 << 16
+_OF_LANES = (Kind.PAUSE, Kind.RESUME)
 
 Span = tuple[Output | None, int, int]
 """Of which output the next bytes are, how many, and in how many messages."""
@@ -44,6 +45,7 @@ class RecordWriter:
         sent: bytes that the system has taken.
         wrote_at: when it took the last of them, in seconds.
         yielding: whether the last write left something, so that others have their turn.
+        pending: what a write was begun with and has not finished.
     """
 
     host: Switchboard
@@ -52,17 +54,13 @@ class RecordWriter:
     sent: int = field(default=0, init=False)
     wrote_at: float = field(default=0.0, init=False)
     yielding: bool = field(default=False, init=False)
-    _wire: deque[Piece] = field(factory=deque, init=False)
+    pending: deque[Piece] = field(factory=deque, init=False)
+    _pending_size: int = field(default=0, init=False)
     _spans: deque[Span] = field(factory=deque, init=False)
     _announced: dict[int, bytes] = field(factory=dict, init=False)
     _selected: Route | None = field(default=None, init=False)
     _last: Lane | None = field(default=None, init=False)
     _lanes: set[Lane] = field(factory=set, init=False)
-
-    @property
-    def pending(self) -> bool:
-        """Whether a write has been begun and not been finished."""
-        return bool(self._wire)
 
     def has_written(self, lane: Lane) -> bool:
         """Whether data of a lane has been written lately."""
@@ -79,73 +77,72 @@ class RecordWriter:
         Raises:
             OSError: the connection has failed.
         """
-        before = self.sent
+        before, wire = self.sent, self.pending
         self.yielding = False
         while True:
-            if not self._wire:
+            if not wire:
                 if self.yielding:
                     break
                 self._gather(data)
-                if not self._wire:
+                if not wire:
                     break
             try:
-                sent = sock.sendmsg(list(islice(self._wire, PIECES_PER_WRITE)))
+                sent = sock.sendmsg(list(islice(wire, PIECES_PER_WRITE)))
             except BlockingIOError:
                 break
-            self.sent += sent
-            self._account(sent)
-            if not self._drop_written(sent) or not (self._wire or self.outgoing.goes_on(data)):
+            if not self._account(sent) or not (wire or self.outgoing.goes_on(data)):
                 break
         return self.sent > before
 
     def own_pieces(self) -> None:
         """Copy whatever points into the read buffer, which the next read overwrites."""
         # Most often all is written.
-        for position, piece in enumerate(self._wire):
+        for position, piece in enumerate(self.pending):
             if type(piece) is memoryview:
-                self._wire[position] = own(piece)
+                self.pending[position] = own(piece)
         self.outgoing.own_pieces()
 
     def take_back(self) -> Iterator[Span]:
         """Everything that was not written, no longer queued."""
         left = [*self._spans, *((c.output, c.size, c.frames) for c in self.outgoing.take_all())]
         self._spans.clear()
-        self._wire.clear()
+        self.pending.clear()
+        self._pending_size = 0
         return iter(left)
 
     def _gather(self, data: bool) -> None:
         """Move as many chunks to the wire as go in one write, control first."""
         size = 0
         outgoing = self.outgoing
-        while outgoing.ready(data) and len(self._wire) < PIECES_PER_WRITE and size < RECORD_SIZE:
-            chunks = outgoing.take(data)
+        while chunks := outgoing.take(data):
             size += self._put(chunks)
             if outgoing.contested and chunks[0].output is not None:
                 self.yielding = True
+                return
+            if size >= RECORD_SIZE or len(self.pending) >= PIECES_PER_WRITE:
                 return
 
     def _put(self, chunks: list[Chunk]) -> int:
         """Put one record on the wire; its length."""
         first = chunks[0]
-        if len(chunks) == 1:
-            size, body = first.size, first.pieces
-        else:
-            size = sum([chunk.size for chunk in chunks])
-            body = [piece for chunk in chunks for piece in chunk.pieces]
-        head = self._head(first.lane, first.kind, size)
-        if size < JOIN_BELOW * (len(body) + 1):
-            self._wire.append(b"".join((head, *body)))
-        else:
-            self._wire.append(head)
-            self._wire.extend(body)
-        self._spans.append((None, len(head), 0))
+        size = first.size if len(chunks) == 1 else sum([chunk.size for chunk in chunks])
+        head, spans = self._head(first.lane, first.kind, size), self._spans
+        pieces: list[Piece] = [head]
+        spans.append((None, len(head), 0))
         for chunk in chunks:
-            self._spans.append((chunk.output, chunk.size, chunk.frames))
-        return len(head) + size
+            pieces += chunk.pieces
+            spans.append((chunk.output, chunk.size, chunk.frames))
+        if size < JOIN_BELOW * len(pieces):
+            self.pending.append(b"".join(pieces))
+        else:
+            self.pending.extend(pieces)
+        size += len(head)
+        self._pending_size += size
+        return size
 
     def _head(self, lane: Lane, kind: Kind, size: int) -> bytes:
         """What must stand before a body: introductions, selection, record header."""
-        if kind is Kind.PAUSE or kind is Kind.RESUME:
+        if kind in _OF_LANES:
             return record_head(kind, size)
         head = b""
         route = lane.route
@@ -164,9 +161,21 @@ class RecordWriter:
             head += select_record(route)
         return head + record_head(kind, size)
 
-    def _account(self, sent: int) -> None:
+    def _account(self, sent: int) -> bool:
+        """Give room back for what was written, and forget it; whether all that was tried was."""
         now = self.wrote_at = self.host.now()
         spans = self._spans
+        self.sent += sent
+        self._pending_size -= sent
+        if not self._pending_size:
+            written = [*spans]
+            spans.clear()
+            self.pending.clear()
+            for output, size, _ in written:
+                if output is not None:
+                    output.release(size, now)
+            return True
+        whole = self._drop_written(sent)
         while sent:
             output, size, frames = spans[0]
             if sent < size:
@@ -177,13 +186,11 @@ class RecordWriter:
             sent -= size
             if output is not None:
                 output.release(size, now)
+        return whole
 
     def _drop_written(self, sent: int) -> bool:
-        """Forget what was written; whether everything of the batch was."""
-        wire = self._wire
-        if not self._spans:
-            wire.clear()
-            return True
+        """Forget what was written; whether no piece was written in part."""
+        wire = self.pending
         while sent:
             piece = wire[0]
             if sent < len(piece):

@@ -114,7 +114,8 @@ def test_whatever_the_system_takes_is_accounted_for(
                 assert desk.writer.sent == len(system.taken)
                 desk.writer.own_pieces()
             left = sum(size for output, size, _ in desk.writer._spans if output is desk.output)
-            waiting = desk.outgoing._queues[LANE].chunks
+            queue, lone = desk.outgoing._queues.get(LANE), desk.outgoing._lone
+            waiting = [*(() if queue is None else queue.chunks), *(() if lone is None else (lone,))]
             assert desk.output.queued == left + sum(chunk.size for chunk in waiting)
             system.takes.clear()
             while desk.output.queued:
