@@ -110,8 +110,8 @@ class _Queue:
 
 @define(eq=False, repr=False)
 class Outgoing:
-    """The queues of one connection. A lone chunk is not queued: it goes when it is asked for, unless
-    something else comes to wait with it.
+    """The queues of one connection. A lone chunk is in none of them: it goes when it is asked for,
+    unless something else comes to wait with it.
 
     Attributes:
         contested: whether what was taken last had to leave something to others.
@@ -268,7 +268,7 @@ class Outgoing:
         self._views.clear()
 
     def _line_up(self) -> None:
-        """Something else waits, too, or a lane is paused: what was alone is queued like all else."""
+        """Something else waits, too, or a lane is paused: what was alone is queued like others."""
         chunk, self._lone = self._lone, None
         if chunk is not None:
             self._add(chunk)
