@@ -81,20 +81,26 @@ class Host(Loop):
 
     def message(self, route: Route, kind: Kind, body: bytes, sender: Contact) -> None:
         """A protocol, rendezvous or measurement message came."""
-        for member in self._addressed(route, sender):
+        found = self.members.get((route.tag, route.to_index))
+        for member in (found,) if found is not None else self._anyone(route, sender):
             core = member.core
             if member.emulation is not None:
                 member.emulation.charge(Direction.IN, core.neighbor_at(sender), len(body))
-            self.perform(member, core.receive(kind, body, sender, self.now()))
+            effects = core.receive(kind, body, sender, self.now())
+            if effects or core.next_deadline < member.scheduled:
+                self.perform(member, effects)
 
     def hear(self, route: Route, message: ProtocolMessage, sender: Contact) -> None:
         """A protocol message came from a member of this host, as it was sent."""
-        for member in self._addressed(route, sender):
+        found = self.members.get((route.tag, route.to_index))
+        for member in (found,) if found is not None else self._anyone(route, sender):
             core = member.core
             if member.emulation is not None:
                 size = len(core.encode(message))
                 member.emulation.charge(Direction.IN, core.neighbor_at(sender), size)
-            self.perform(member, core.hear(message, sender, self.now()))
+            effects = core.hear(message, sender, self.now())
+            if effects or core.next_deadline < member.scheduled:
+                self.perform(member, effects)
 
     def frames(
         self, route: Route, frames: Frames, sender: Contact, blockers: list[Output] | None
@@ -308,8 +314,8 @@ class Host(Loop):
     ) -> None:
         route = Route(member.tag, to.index, member.index)
         if member.emulation is not None:
-            size = len(_encoded(member, body))
-            member.emulation.charge(Direction.OUT, to.address, size)
+            body = _encoded(member, body)
+            member.emulation.charge(Direction.OUT, to.address, len(body))
         if member.local_handover and self.is_here(to):
             if not self._local.push(route, kind, body, member.place):
                 self.refuse("local_overflow")
@@ -324,20 +330,13 @@ class Host(Loop):
         else:
             self.wake()
 
-    def _addressed(self, route: Route, sender: Contact) -> Sequence[Member]:
-        """Members for whom a message is; whom it names, nearly always."""
-        if route.to_index in (ANY_INDEX, EVERY_INDEX):
-            return self._anyone(route, sender)
-        found = self.members.get((route.tag, route.to_index))
-        if found is None:
-            self.refuse("nobody")
-            return ()
-        return (found,)
-
-    def _anyone(self, route: Route, sender: Contact) -> list[Member]:
-        """Members for whom a message without an index is: all of them for the group's, one for an
+    def _anyone(self, route: Route, sender: Contact) -> Sequence[Member]:
+        """Members for whom a message is that names none: all of them for the group's, one for an
         asked buddy's. That is the same one each time: it alone knows the cookie that it gave.
         """
+        if route.to_index not in (ANY_INDEX, EVERY_INDEX):
+            self.refuse("nobody")
+            return ()
         overlay = self._by_tag.get(route.tag, {}).values()
         others = (m for m in overlay if not m.leaving and not _is(m, sender))
         if route.to_index == EVERY_INDEX:
@@ -366,7 +365,9 @@ class Host(Loop):
 
 
 def _encoded(member: Member, body: bytes | ProtocolMessage) -> bytes:
-    return body if isinstance(body, bytes) else member.core.encode(body)
+    if isinstance(body, bytes):
+        return body
+    return body.encoded or member.core.encode(body)
 
 
 def _is(member: Member, sender: Contact) -> bool:

@@ -27,6 +27,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import count
+from math import ceil
 
 import trio
 from attrs import define, field
@@ -41,6 +42,11 @@ OVERDUE_EVERY = 0.1
 
 TIMER_SLACK = 0.004
 """Seconds between two alarms: thousands of members have as many deadlines a second."""
+
+FAR = 0.5
+GRAIN = 1 / 32
+"""Deadlines at least half a second away, such as those of heartbeats, come together with others, up
+to a 32nd of a second late: waking costs more than what there is to do then."""
 
 PASSES_BEFORE_HUB = 2
 """How often all tasks that can run have run before the hub takes over from a leader, who often
@@ -270,7 +276,9 @@ class Loop:
     # What adapters ask for
 
     def call_at(self, when: float, call: Callable[[], None]) -> None:
-        """Call once, not before `when`."""
+        """Call once, not before `when`, and soon after."""
+        if when - self.now() >= FAR:
+            when = ceil(when / GRAIN) * GRAIN
         heapq.heappush(self._timers, (when, next(self._order), call))
         if self._alarm is not None and when < self._alarm.deadline:
             self._alarm.deadline = self._next_alarm()
