@@ -15,7 +15,7 @@ from opus_socket.core.batch import Batch
 from opus_socket.core.dispatch import ForService, Tally
 from opus_socket.core.events import MessageLost
 from opus_socket.core.extensions import Code
-from opus_socket.core.fragments import bodies_of, first_of
+from opus_socket.core.fragments import bodies_of, opening_of
 from opus_socket.core.losses import LossReporter, lost_message
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.origin import Origin
@@ -136,9 +136,8 @@ class Delivery:
             dispatch.drop("unknown_extension", 1)
             return
         bodies = bodies_of(run, batch.buffer, self.origin.shape)
-        opening = None if index else first_of(run, batch.buffer)
+        opening = None if index else opening_of(run, batch.buffer, self.origin.shape)
         gathered = self._reassembly.take(run, bodies, opening, batch.now)
-        dispatch.gathering = True
         dispatch.duplicates += gathered.duplicates
         if gathered.refused:
             dispatch.drop("bad_fragment", gathered.refused)
@@ -146,9 +145,15 @@ class Delivery:
             for loss in gathered.losses:
                 dispatch.drop(loss.reason, 1)
             dispatch.events += self.losses.tell(gathered.losses)
-        if gathered.message is not None:
-            whole = evolve(run, message=gathered.message, fragment=None)
-            self._deliver_parsed(batch, whole, gathered.message, held=False)
+        whole = gathered.message
+        if whole is None:
+            dispatch.gathering = True
+        elif whole.is_usual and not (run.is_service or self.watching):
+            dispatch.delivered_size += whole.size
+            dispatch.delivered.append(whole)
+        else:
+            found = evolve(run, message=whole, fragment=None)
+            self._deliver_parsed(batch, found, whole, held=False)
 
     def is_intercepted(self, batch: Batch, run: Run) -> bool:
         """Whether somebody here is to see this run of one message before it is sent on."""

@@ -102,7 +102,7 @@ class Dispatch:
         dropped: messages that were lost here, by reason.
         broken: why the bytes at `consumed` cannot be a frame (`version`, `oversize`), which
             means that a stream has lost its place; None when they can.
-        gathering: whether fragments came, which may have moved the engine's deadline.
+        gathering: whether fragments are kept, which may have moved the engine's deadline.
         first_id: the identity of the first message that was originated; the others of the batch
             have the sequence numbers that follow, of which each takes as many as it has frames.
     """

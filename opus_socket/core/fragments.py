@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from attrs import field, frozen
 
 from opus_socket.core.dispatch import Piece
-from opus_socket.core.extensions import FRAGMENT, MESSAGE_ID, Code
+from opus_socket.core.extensions import FRAGMENT, MESSAGE_ID, Code, Extension
 from opus_socket.core.message import SHAPES, WORD_MASK, OverlayMessage, Shape
 from opus_socket.core.runs import (
     CLASS_MASK,
@@ -28,6 +28,8 @@ from opus_socket.core.runs import (
     LONGEST_PIECE,
     MODE_MASK,
     MODE_SHIFT,
+    RAW_ID_HEAD,
+    SERVICE_ID_HEAD,
     SERVICE_SIZE,
     Run,
     scan_run,
@@ -144,15 +146,14 @@ def scan_fragments(buffer: memoryview, offset: int, usual: Shape, maximum: int) 
     if id_head != FRAGMENT_ID_HEAD or length < shortest or not (is_service or link == _RAW_NEXT):
         return None
     starts = [offset]
-    # What the next one must begin with, but for its length.
     following = index + 1
     while following < count and stop <= last:
-        next_word, size, next_middle, sequence, *rest = unpack(buffer, stop)
+        next_word, size, next_middle, sequence, next_link, at, of, head = unpack(buffer, stop)
         if (
             sequence != first + len(starts)
             or next_middle != middle
             or next_word != word
-            or rest != [link, following, count, size - empty]
+            or (next_link, at, of, head) != (link, following, count, size - empty)
             or not (size == length or (following + 1 == count and shortest <= size < length))
             or stop + fixed + size > end
         ):
@@ -191,9 +192,34 @@ def bodies_of(run: Run, buffer: memoryview, usual: Shape) -> Sequence[Piece]:
     return [buffer[start + ahead : end] for start, end in zip(run.starts, ends, strict=True)]
 
 
-def first_of(run: Run, buffer: memoryview) -> OverlayMessage:
-    """The first fragment of a run, as a message of its own."""
+def opening_of(run: Run, buffer: memoryview, usual: Shape) -> OverlayMessage:
+    """An empty message that is otherwise like the first fragment of a run."""
     if run.message is not None:
-        return run.message
-    stop = run.starts[1] if len(run.starts) > 1 else run.stop
-    return OverlayMessage(bytes(buffer[run.starts[0] : stop]))
+        return _emptied(run.message)
+    start = run.starts[0]
+    kept = FRAGMENT_SHAPES[usual.las].size, SERVICE_SIZE if run.is_service else 0
+    service = bytes(buffer[start + kept[0] : start + sum(kept)])
+    word, _, middle, *_ = usual.frame.unpack_from(buffer, start)
+    hop_limit, source, destination, _, incarnation = usual.middle.unpack(middle)
+    id_head = SERVICE_ID_HEAD if run.is_service else RAW_ID_HEAD
+    middle = usual.middle.pack(hop_limit, source, destination, id_head, incarnation)
+    size = usual.size - usual.fixed + len(service)
+    frame = usual.frame.pack(word, size, middle, run.first, len(service)) + service
+    return OverlayMessage(frame, len(frame))
+
+
+def _emptied(opening: OverlayMessage) -> OverlayMessage:
+    """The same of a fragment without the usual shape."""
+    *before, last = opening.extensions
+    keep = SERVICE_SIZE if last.code == Code.SERVICE else 0
+    chain = [each for each in before if each.code != Code.FRAGMENT]
+    chain.append(Extension(last.code, last.body[:keep], last.flags))
+    return OverlayMessage.build(
+        opening.source,
+        opening.destination,
+        opening.mode,
+        chain,
+        hop_limit=opening.hop_limit,
+        traffic_class=opening.traffic_class,
+        flow_label=opening.flow_label,
+    )

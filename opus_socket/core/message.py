@@ -313,6 +313,11 @@ class OverlayMessage:
         return last.body if last.code == Code.RAW else last.body[4:]
 
     @property
+    def is_usual(self) -> bool:
+        """Whether it is known to have the usual shape: message id, then raw payload or service."""
+        return self._payload_at > 0
+
+    @property
     def size(self) -> int:
         """What it takes of a receive buffer, in bytes: headers and payload."""
         return len(self._frame)

@@ -25,7 +25,6 @@ from attrs import define, field, frozen
 
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.duplicates import LANE_SHIFT
-from opus_socket.core.extensions import Code, Extension
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.runs import Run
 
@@ -44,7 +43,6 @@ MAX_FINISHED = 1024
 _SLACK = 1 << 16
 _PER_MESSAGE = 2048
 _PER_PIECE = 128
-_SERVICE_ID_SIZE = 4
 
 Identity = tuple[int, int]
 
@@ -58,8 +56,8 @@ class ReassembledMessage(OverlayMessage):
 
     __slots__ = ("_whole",)
 
-    def __init__(self, frame: bytes, payload: bytes) -> None:
-        super().__init__(frame)
+    def __init__(self, opening: OverlayMessage, payload: bytes) -> None:
+        super().__init__(opening.frame, len(opening.frame) if opening.is_usual else 0)
         self._whole = payload
 
     @property
@@ -125,8 +123,8 @@ class _Partial:
         nature: what else its fragments agree in.
         destination: whom it is for, on the wire.
         used: when the last new fragment came, in seconds.
-        head: the frame of an empty message that is otherwise like it; b"" until its first
-            fragment has come.
+        opening: an empty message that is otherwise like it; None until its first fragment has
+            come.
         body: the payload as far as it is here without a gap; `following` comes next.
         early: what came before its turn.
         longest, last: bytes of every fragment but the last, and of the last; 0 if unknown.
@@ -138,7 +136,7 @@ class _Partial:
     nature: tuple[object, ...]
     destination: bytes
     used: float
-    head: bytes = b""
+    opening: OverlayMessage | None = None
     body: BytesIO = field(factory=BytesIO)
     following: int = 0
     early: dict[int, bytes] = field(factory=dict)
@@ -176,10 +174,10 @@ class _Partial:
             self.early[index] = bytes(body)
             self.cost += _PER_PIECE
 
-    def begin(self, head: bytes) -> None:
+    def begin(self, opening: OverlayMessage) -> None:
         """Take what is known of the message by its first fragment."""
-        self.head = head
-        self.cost += len(head)
+        self.opening = opening
+        self.cost += len(opening.frame)
 
     def close_gap(self) -> None:
         """Append what came early, as far as it is its turn now."""
@@ -190,10 +188,10 @@ class _Partial:
 
     def whole(self) -> OverlayMessage | None:
         """The message, if all of it is here."""
-        if self.following < self.count or not self.head:
+        if self.following < self.count or self.opening is None:
             return None
         # The one reference to its buffer: nothing is copied.
-        return ReassembledMessage(self.head, self.body.getvalue())
+        return ReassembledMessage(self.opening, self.body.getvalue())
 
 
 @define(eq=False)
@@ -236,7 +234,7 @@ class Reassembly:
         Args:
             run: fragments whose indices count up.
             bodies: what each carries; views are copied.
-            opening: the first of them, as a message, if its index is 0.
+            opening: an empty message that is otherwise like the first of them, if its index is 0.
             now: seconds.
         """
         assert run.fragment is not None, "whole messages need no reassembly"
@@ -273,8 +271,8 @@ class Reassembly:
                 added = True
         if not added:
             return gathered
-        if opening is not None and not partial.head:
-            partial.begin(_head_of(opening))
+        if opening is not None and partial.opening is None:
+            partial.begin(opening)
         partial.close_gap()
         gathered.message = partial.whole()
         if gathered.message is not None:
@@ -355,20 +353,3 @@ def _is_sound(index: int, number: int, count: int, first: int) -> bool:
         and first >= 0
         and first >> LANE_SHIFT == first + count - 1 >> LANE_SHIFT
     )
-
-
-def _head_of(opening: OverlayMessage) -> bytes:
-    """The frame of an empty message that is otherwise like a message's first fragment."""
-    *before, last = opening.extensions
-    keep = _SERVICE_ID_SIZE if last.code == Code.SERVICE else 0
-    chain = [each for each in before if each.code != Code.FRAGMENT]
-    chain.append(Extension(last.code, last.body[:keep], last.flags))
-    return OverlayMessage.build(
-        opening.source,
-        opening.destination,
-        opening.mode,
-        chain,
-        hop_limit=opening.hop_limit,
-        traffic_class=opening.traffic_class,
-        flow_label=opening.flow_label,
-    ).frame
