@@ -115,6 +115,7 @@ class Outgoing:
 
     Attributes:
         contested: whether what was taken last had to leave something to others.
+        views: chunks that point into the read buffer, or did.
     """
 
     contested: bool = field(default=False, init=False)
@@ -127,7 +128,7 @@ class Outgoing:
     _waiting: int = field(default=0, init=False)
     _paused: int = field(default=0, init=False)
     _lanes: int = field(default=_LANES, init=False)
-    _views: list[Chunk] = field(factory=list, init=False)
+    views: list[Chunk] = field(factory=list, init=False)
 
     @property
     def empty(self) -> bool:
@@ -146,7 +147,7 @@ class Outgoing:
         """
         if self.ready(data):
             return True
-        if not (self._lone or self._waiting):
+        if self._rows and not (self._lone or self._waiting):
             self._tidy()
         return False
 
@@ -167,7 +168,7 @@ class Outgoing:
     def add_data(self, chunk: Chunk) -> None:
         """Queue overlay messages."""
         if type(chunk.pieces) is list:
-            self._views.append(chunk)
+            self.views.append(chunk)
         if self._lone is None and not (self._waiting or self._paused):
             self._lone = chunk
         else:
@@ -260,12 +261,10 @@ class Outgoing:
 
     def own_pieces(self) -> None:
         """Copy whatever still points into the read buffer."""
-        if not self._views:
-            return
-        for chunk in self._views:
+        for chunk in self.views:
             if chunk.queued:
                 chunk.own()
-        self._views.clear()
+        self.views.clear()
 
     def _line_up(self) -> None:
         """Something else waits, too, or a lane is paused: what was alone is queued like others."""

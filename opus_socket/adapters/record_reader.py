@@ -27,7 +27,7 @@ MAX_OVERLAYS = 512
 
 # Plain numbers: to look up and compare members of an enumeration costs more.
 _OVERLAY = int(Kind.OVERLAY)
-_KNOWN_KINDS = frozenset(int(kind) for kind in Kind)
+_TAKEN_WHOLE = frozenset(int(kind) for kind in Kind) - {_OVERLAY}
 
 
 @define(eq=False, repr=False)
@@ -71,42 +71,41 @@ class RecordReader:
         """
         offset, total = 0, len(data)
         while True:
+            left = self._left
+            if not left:
+                body = offset + HEAD_SIZE
+                if body > total:
+                    return offset
+                [head] = HEAD.unpack_from(data, offset)
+                kind, left = head >> 24, head & 0xFFFFFF
+                if kind in _TAKEN_WHOLE:
+                    if left > MAX_BODY:
+                        raise RemoteProtocolError("oversize", f"a record of {left} bytes")
+                    if body + left > total:
+                        return offset
+                    offset = body + left
+                    self._take_whole(Kind(kind), bytes(data[body:offset]))
+                    continue
+                offset, self._left = body, left
+                self._skipping, self._begins = not self._wants(kind), True
+                if not left:
+                    continue
+            end = offset + left
+            part = data[offset:end] if end < total else data[offset:]
+            used = self._take_part(part, blockers) if part else 0
+            offset += used
+            self._left = left - used
             if self._left:
-                left = self._left
-                available = left if left < total - offset else total - offset
-                if not available:
-                    return offset
-                used = self._take_part(data[offset : offset + available], blockers)
-                offset += used
-                self._left = left - used
-                if used < available:
-                    return offset
-                continue
-            if total - offset < HEAD_SIZE:
                 return offset
-            [head] = HEAD.unpack_from(data, offset)
-            kind, length = head >> 24, head & 0xFFFFFF
-            if kind == _OVERLAY or kind not in _KNOWN_KINDS:
-                offset += HEAD_SIZE
-                self._left = length
-                self._skipping = not self._wants(kind)
-                self._begins = True
-                continue
-            if length > MAX_BODY:
-                raise RemoteProtocolError("oversize", f"a record of {length} bytes")
-            if total - offset - HEAD_SIZE < length:
-                return offset
-            offset += HEAD_SIZE
-            self._take_whole(Kind(kind), bytes(data[offset : offset + length]))
-            offset += length
 
     def _wants(self, kind: int) -> bool:
         """Whether the record that begins is overlay messages that may be handed on."""
+        route = self._route
         if kind != _OVERLAY:
             self.host.refuse("unknown_kind")
-        elif self._route is None:
+        elif route is None:
             self.host.refuse("unselected")
-        elif self._agrees(self._route.tag):
+        elif self._agrees(route.tag):
             return True
         return False
 

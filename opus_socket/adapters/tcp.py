@@ -173,7 +173,8 @@ class Connection:
         if self.open and self.established and not self._writer.yielding:
             self._write()
         if self.open:
-            self._writer.own_pieces()
+            if self._writer.pending or self._outgoing.views:
+                self._writer.own_pieces()
             self._watch()
 
     def evict(self, lane: Lane) -> None:

@@ -119,14 +119,17 @@ class Batch:
         if self._frames:
             self._flush()
         dispatch = self.dispatch
-        tally.relayed_frames += self.relayed
-        tally.relayed_bytes += self.relayed_size
-        for output in dispatch.outputs:
-            tally.transmitted_frames += output.frames
-            tally.transmitted_bytes += output.size
-        tally.delivered_frames += len(dispatch.delivered)
-        tally.delivered_bytes += dispatch.delivered_size
-        tally.service_frames += len(dispatch.for_services)
+        if dispatch.outputs:
+            tally.relayed_frames += self.relayed
+            tally.relayed_bytes += self.relayed_size
+            for output in dispatch.outputs:
+                tally.transmitted_frames += output.frames
+                tally.transmitted_bytes += output.size
+        if dispatch.delivered:
+            tally.delivered_frames += len(dispatch.delivered)
+            tally.delivered_bytes += dispatch.delivered_size
+        if dispatch.for_services:
+            tally.service_frames += len(dispatch.for_services)
         tally.duplicates += dispatch.duplicates
         if dispatch.dropped:
             tally.dropped.update(dispatch.dropped)

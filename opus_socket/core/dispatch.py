@@ -108,14 +108,14 @@ class Dispatch:
     """
 
     consumed: int = 0
-    outputs: list[Output] = field(factory=list)
-    delivered: list[OverlayMessage] = field(factory=list)
+    outputs: list[Output] = field(factory=list, init=False)
+    delivered: list[OverlayMessage] = field(factory=list, init=False)
     delivered_size: int = 0
-    for_services: list[ForService] = field(factory=list)
-    events: list[Event] = field(factory=list)
+    for_services: list[ForService] = field(factory=list, init=False)
+    events: list[Event] = field(factory=list, init=False)
     received: int = 0
     duplicates: int = 0
-    dropped: dict[str, int] = field(factory=dict)
+    dropped: dict[str, int] = field(factory=dict, init=False)
     broken: str | None = None
     gathering: bool = False
     first_id: tuple[int, int] | None = None

@@ -123,6 +123,8 @@ class Run:
 
     def _copy(self, buffer: memoryview, payload_at: int) -> list[OverlayMessage]:
         starts, base = self.starts, self.starts[0]
+        if len(starts) == 1:
+            return [OverlayMessage(bytes(buffer[base : self.stop]), payload_at)]
         ends = [*starts[1:], self.stop]
         if self.stop - base >= _COPY_EACH * len(starts):
             return [
@@ -181,16 +183,17 @@ def scan_run(buffer: memoryview, offset: int, shape: Shape, maximum: int) -> Run
     shortest = empty + SERVICE_SIZE if is_service else empty
     if length < shortest or not (is_service or id_head == RAW_ID_HEAD):
         return None
-    # Most frames are as long as the one before, and then have all that precedes the sequence alike.
-    expected, step, alike = first + 1, stop - offset, shape.alike.unpack_from
-    common, _, _ = alike(buffer, offset)
-    whole = end - step
-    while stop <= whole:
-        next_common, sequence, next_head = alike(buffer, stop)
-        if sequence != expected or next_common != common or next_head != head:
-            break
-        stop += step
-        expected += 1
+    expected, step, whole = first + 1, stop - offset, end - (stop - offset)
+    if stop <= whole:
+        # Most frames are as long as the one before, and have all that precedes the sequence alike.
+        alike = shape.alike.unpack_from
+        common, _, _ = alike(buffer, offset)
+        while stop <= whole:
+            next_common, sequence, next_head = alike(buffer, stop)
+            if sequence != expected or next_common != common or next_head != head:
+                break
+            stop += step
+            expected += 1
     starts: Sequence[int] = range(offset, stop, step)
     if stop <= last:
         known = word, middle, shortest
