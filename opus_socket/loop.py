@@ -156,14 +156,22 @@ class Loop:
                 continue
             self._led = True
             try:
-                while self._hub_leads:
-                    self.wake()
-                    await self._succession.park()
-                while not done() and await self._step():
-                    pass
+                if self._hub_leads:
+                    await self._succeed()
+                    if done():
+                        return
+                while await self._step():
+                    if done():
+                        return
             finally:
                 self._led = False
                 self._hub.rouse()
+
+    async def _succeed(self) -> None:
+        """Take the lead over from the hub."""
+        while self._hub_leads:
+            self.wake()
+            await self._succession.park()
 
     async def wait_turn(self) -> None:
         """Wait until the loop has taken a turn."""

@@ -338,7 +338,6 @@ class Membership:
             trio.EndOfChannel, trio.TooSlowError, NotJoinedError, trio.ClosedResourceError: as
                 `receive` says.
         """
-        self._check_open()
         inbox = self._inbox
         if inbox and perf_counter() >= self._pace.due:
             await self._pace.checkpoint()

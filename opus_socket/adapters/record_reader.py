@@ -90,8 +90,7 @@ class RecordReader:
                 self._skipping, self._begins = not self._wants(kind), True
                 if not left:
                     continue
-            end = offset + left
-            part = data[offset:end] if end < total else data[offset:]
+            part = data[offset : offset + left]
             used = self._take_part(part, blockers) if part else 0
             offset += used
             self._left = left - used
@@ -105,8 +104,8 @@ class RecordReader:
             self.host.refuse("unknown_kind")
         elif route is None:
             self.host.refuse("unselected")
-        elif self._agrees(route.tag):
-            return True
+        else:
+            return self._agrees(route.tag)
         return False
 
     def _agrees(self, tag: int) -> bool:

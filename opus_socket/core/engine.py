@@ -339,19 +339,19 @@ class ForwardingEngine:
 
     def _handle(self, batch: Batch, run: Run) -> None:
         """Check a run for duplicates, and deliver and send on what is new of it."""
-        count = len(run.starts)
-        batch.dispatch.received += count
-        if run.incarnation == self.incarnation:
-            batch.dispatch.duplicates += count
+        starts, dispatch, incarnation = run.starts, batch.dispatch, run.incarnation
+        count, size = len(starts), run.stop - starts[0]
+        dispatch.received += count
+        if incarnation == self.incarnation:
+            dispatch.duplicates += count
             return
         fresh = 0
-        via, size = batch.arrived_from, run.stop - run.starts[0]
         for index, new in self.windows.accept(
-            run.incarnation, run.first, count, batch.now, via, run.source, size
+            incarnation, run.first, count, batch.now, batch.arrived_from, run.source, size
         ):
             fresh += new
             self._pass(batch, run if new == count else run.part(index, new))
-        batch.dispatch.duplicates += count - fresh
+        dispatch.duplicates += count - fresh
 
     def _pass(self, batch: Batch, run: Run) -> None:
         """Deliver and send on a run that has not been here before."""
