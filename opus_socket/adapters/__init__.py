@@ -13,6 +13,7 @@ loop: they never wait, they are called when their sockets are ready.
   how they are read and written.
 - `outgoing`, `backlog`: what waits to be written on a connection, and what came on it for outputs
   that are closed; a full output pauses its lane, a route in one traffic class, and no other.
+- `signals`: what the other end of a connection is to be told of lanes.
 - `turns`: in what order and ratio those go on who wait.
 - `pool`, `capacity`: the one connection of each pair of endpoints, and how many there may be.
 - `emulation`: what a member holds back that is held to a bandwidth.

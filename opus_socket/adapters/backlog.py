@@ -10,8 +10,11 @@ Lanes that wait for the same output go on in the order in which their messages c
 of the turns that they took at the other end, and are resumed together: so they share the output as
 they share the connection. Connections that wait for the same output take turns, by bytes.
 
-What is kept is bounded, for the connection and for its endpoint. Another end that does not pause
-fills that bound: then the connection is not read, until enough of it is handed on.
+What is kept is bounded, for the connection and for its endpoint. In it counts what each paused lane
+costs, too: itself, and what it had put into outputs that others had closed before; for a lane is
+paused only by what it has put in, and there may be very many of them. Another end that does not
+pause, or always takes other lanes, fills that bound: then the connection is not read, until enough
+of it is handed on.
 """
 
 from __future__ import annotations
@@ -35,6 +38,9 @@ _MOST_OWED = 1 << 20
 _OVERHEAD = 512
 """Bytes that a kept piece counts for beside its own, so that small ones are bounded, too."""
 
+_PER_LANE = 1 << 11
+"""Bytes that a paused lane counts for."""
+
 
 @define(eq=False, repr=False)
 class Backlogs:
@@ -57,7 +63,7 @@ class Backlogs:
     drained: Callable[[], None]
     broken: Callable[[RemoteProtocolError], None]
     _by_lane: dict[Lane, _Backlog] = field(factory=dict, init=False)
-    unsettled: dict[Lane, tuple[Contact, list[Output]]] = field(factory=dict, init=False)
+    unsettled: dict[Lane, _Backlog] = field(factory=dict, init=False)
     _arrivals: Iterator[int] = field(factory=count, init=False)
     _open: list[tuple[int, _Backlog]] = field(factory=list, init=False)
     _dry: list[_Backlog] = field(factory=list, init=False)
@@ -89,22 +95,31 @@ class Backlogs:
             # What goes on at once counts like what was kept, where others wait for the same.
             self._credit = max(self._credit - result[0], -_MOST_OWED)
             if closed:
-                self.unsettled[lane] = sender, closed
+                fed = self.unsettled.get(lane)
+                if fed is None:
+                    fed = self.unsettled[lane] = _Backlog(lane, sender, self._opened)
+                fed.note(closed, result[0])
             return result
         used, broken = whole_frames(data)
         if used:
             self._keep(backlog, bytearray(data[:used]))
-            blockers += [output for output in self.room if output.closed]
+            self._stop(blockers)
         return used, broken
 
-    def settle(self) -> None:
-        """Pause the lanes whose outputs are closed after all that they had has been flushed."""
-        for lane, (sender, outputs) in self.unsettled.items():
-            if any(output.closed for output in outputs):
-                backlog = self._by_lane[lane] = _Backlog(lane, sender, outputs, self._opened)
-                backlog.must_wait()
-                self.tell(lane, True)
+    def settle(self, blockers: list[Output]) -> None:
+        """Pause the lanes whose outputs are closed after all that they had has been flushed.
+
+        Args:
+            blockers: the room is added to it when there is none left.
+        """
+        paused = [backlog for backlog in self.unsettled.values() if backlog.must_wait()]
         self.unsettled.clear()
+        for backlog in paused:
+            self._by_lane[backlog.lane] = backlog
+            self._charge(_PER_LANE + backlog.beyond)
+            self.tell(backlog.lane, True)
+        if paused:
+            self._stop(blockers)
 
     def run(self) -> None:
         """Hand on what is kept, as far as outputs take it and until others have their turn."""
@@ -134,24 +149,36 @@ class Backlogs:
             self._dry.remove(backlog)
             heappush(self._open, (number, backlog))
         backlog.kept.append((number, data))
+        self._charge(len(data) + _OVERHEAD)
+
+    def _stop(self, blockers: list[Output]) -> None:
+        """Nothing more is to be read while there is no room."""
+        blockers += [output for output in self.room if output.closed and output not in blockers]
+
+    def _charge(self, size: int) -> None:
         for output in self.room:
-            output.admit(len(data) + _OVERHEAD, 1, self.host.now())
+            output.admit(size, 1, self.host.now())
+
+    def _refund(self, size: int) -> None:
+        for output in self.room:
+            output.release(size, self.host.now())
 
     def _hand_on(self, backlog: _Backlog) -> None:
         """The first that a lane has."""
         host = self.host
         _, data = backlog.kept.popleft()
         self._credit -= len(data)
-        for output in self.room:
-            output.release(len(data) + _OVERHEAD, host.now())
+        self._refund(len(data) + _OVERHEAD + backlog.beyond)
+        backlog.forget()
         closed: list[Output] = []
         route = backlog.lane.route
-        _, broken = host.frames(route, memoryview(data), backlog.sender, closed)
+        used, broken = host.frames(route, memoryview(data), backlog.sender, closed)
         if broken is not None:
             self.broken(RemoteProtocolError(broken, "in a record of overlay messages"))
         host.flush()
         if closed:
-            backlog.outputs = closed
+            backlog.note(closed, used)
+            self._charge(backlog.beyond)
 
     def _resume(self) -> None:
         """Everything has gone as far as it can: lanes that need wait no more are resumed."""
@@ -159,6 +186,7 @@ class Backlogs:
         for backlog in dry:
             if not backlog.must_wait():
                 del self._by_lane[backlog.lane]
+                self._refund(_PER_LANE + backlog.beyond)
                 self.tell(backlog.lane, False)
         if dry and not self._by_lane:
             self.drained()
@@ -182,22 +210,33 @@ class _Backlog:
     """What is kept for one lane.
 
     Attributes:
-        outputs: those that were closed when it fed them last.
         kept: whole frames, with the number of their arrival.
+        beyond: bytes that it had last for outputs that were full without them.
     """
 
     lane: Lane
     sender: Contact
-    outputs: list[Output]
     opened: Callable[[_Backlog], None]
     kept: deque[tuple[int, bytearray]] = field(factory=deque, init=False)
+    beyond: int = field(default=0, init=False)
+    _outputs: list[Output] = field(factory=list, init=False)
     _intake: Intake = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._intake = Intake(lambda: self.opened(self))
 
+    def note(self, outputs: list[Output], size: int) -> None:
+        """It has fed outputs that are closed now with so many bytes, each with all at most."""
+        self._outputs += [output for output in outputs if output not in self._outputs]
+        self.beyond += size * sum([each.queued - size >= each.settings.limit for each in outputs])
+
+    def forget(self) -> None:
+        """What it had fed is taken."""
+        self._outputs = []
+        self.beyond = 0
+
     def must_wait(self) -> bool:
         """Whether its outputs are closed; then it says when they are open."""
         if not self._intake.blocked:
-            self._intake.wait_for(self.outputs)
+            self._intake.wait_for(self._outputs)
         return self._intake.blocked

@@ -17,6 +17,8 @@ from attrs import define, field
 
 from opus_socket.adapters.base import Lane, Route, split_frames
 from opus_socket.adapters.flow import Output
+from opus_socket.adapters.records import lane_bytes
+from opus_socket.adapters.signals import Signals
 from opus_socket.adapters.turns import CLASS_TURN, ROUTE_TURN, Turns
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
@@ -116,9 +118,11 @@ class Outgoing:
     Attributes:
         contested: whether what was taken last had to leave something to others.
         views: chunks that point into the read buffer, or did.
+        signals: what is to be said of lanes, before anything else.
     """
 
     contested: bool = field(default=False, init=False)
+    signals: Signals = field(factory=Signals, init=False)
     _lone: Chunk | None = field(default=None, init=False)
     _control: deque[Chunk] = field(factory=deque, init=False)
     _control_size: int = field(default=0, init=False)
@@ -139,7 +143,7 @@ class Outgoing:
 
     def ready(self, data: bool) -> bool:
         """Whether something can be written now, with or without data."""
-        return bool(self._control or (data and (self._lone or self._waiting)))
+        return bool(self._control or self.signals or (data and (self._lone or self._waiting)))
 
     def goes_on(self, data: bool) -> bool:
         """Whether something can be written behind what just was; when nothing waits any more, what
@@ -151,16 +155,15 @@ class Outgoing:
             self._tidy()
         return False
 
-    def add_control(self, route: Route, kind: Kind, body: bytes, *, always: bool = False) -> bool:
+    def add_control(self, route: Route, kind: Kind, body: bytes) -> bool:
         """Queue a control record; False when there is no room for it.
 
         Args:
             route: between which virtual nodes.
             kind: what it is.
             body: of the record.
-            always: make room; for records whose number is bounded elsewhere.
         """
-        if self._control_size + len(body) > CONTROL_LIMIT and not always:
+        if self._control_size + len(body) > CONTROL_LIMIT:
             return False
         self._add(Chunk(Lane(route, 0), kind, (body,), len(body), None, 0))
         return True
@@ -214,6 +217,10 @@ class Outgoing:
         Args:
             data: whether overlay messages may be written.
         """
+        if self.signals:
+            lane, kind = self.signals.take()
+            body = lane_bytes(lane)
+            return [Chunk(lane, kind, (body,), len(body), None, 0)]
         if self._control:
             chunk = self._control.popleft()
             self._control_size -= chunk.size
@@ -245,6 +252,7 @@ class Outgoing:
             queue.chunks.clear()
             queue.row.turns.clear()
             queue.row.waiting = 0
+        self.signals.clear()
         self._control.clear()
         self._turns.clear()
         self._waiting = 0

@@ -25,7 +25,6 @@ from opus_socket.adapters.outgoing import Chunk, Outgoing
 from opus_socket.adapters.poller import READ, WRITE
 from opus_socket.adapters.record_reader import RecordReader
 from opus_socket.adapters.record_writer import RecordWriter
-from opus_socket.adapters.records import lane_bytes
 from opus_socket.core.addresses import Endpoint
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
@@ -76,7 +75,7 @@ class Connection:
         retiring: it ends when its queue is written.
         used_at: when it last carried a message, in either direction; None if it never did.
         reader: takes what comes apart.
-        kept: accounts for what came for lanes that are paused.
+        kept: accounts for what lanes that are paused take.
     """
 
     host: Switchboard
@@ -301,17 +300,16 @@ class Connection:
             self.used_at = self.host.now()
         self.host.flush()
         if self._backlogs.unsettled:
-            self._backlogs.settle()
+            self._backlogs.settle(blockers)
         if blockers:
             self._intake.wait_for(blockers)
             self._watch()
         return True
 
     def _regulate(self, lane: Lane, paused: bool) -> None:
-        """Tell the other end whether to pause a lane. There is no more of it than was read."""
+        """Tell the other end whether to pause a lane."""
         if self.open:
-            kind = Kind.PAUSE if paused else Kind.RESUME
-            self._outgoing.add_control(lane.route, kind, lane_bytes(lane), always=True)
+            self._outgoing.signals.regulate(lane, paused)
             self._touch()
 
     def _drained(self) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 from collections import defaultdict
 from contextlib import closing
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from board import TAG, Board, contact, frame, turn_until
+from board import DIGEST, TAG, Board, contact, frame, turn_until
 from opus_socket.adapters.base import Lane, Route, whole_frames
 from opus_socket.adapters.flow import Output, Overflow
 from opus_socket.adapters.pool import TcpLink
+from opus_socket.adapters.records import open_record, record, select_record
+from opus_socket.adapters.tcp import LONGEST_READ
+from opus_socket.core.addresses import Endpoint
+from opus_socket.core.effects import Kind
 from opus_socket.core.message import OverlayMessage, class_of, version_and_size
 
 LANES = [
@@ -128,3 +133,68 @@ def test_what_is_kept_is_accounted_twice() -> None:
         crossing.step("open", 0, 0)
         crossing.wait_for(LANES)
         assert connection.kept.queued == 0
+
+
+def test_new_lanes_do_not_get_past_a_full_output_for_ever() -> None:
+    """Whoever takes another lane each time fills what its connection may keep, then the system's
+    buffers; when the output is taken, the rest comes.
+    """
+    with closing(Board()) as board:
+        port = board.listen()
+        gate = board.output(1, overflow=Overflow.BLOCK)
+        board.blockers.append(gate)
+        board.relay = lambda data: bool(gate.admit(len(data), 1, 0.0))
+        total = 1500
+        bodies = [frame(b"z" * 20_000, number) for number in range(total)]
+        stream = open_record(Endpoint("127.0.0.1", 9), TAG, DIGEST) + b"".join(
+            select_record(Route(TAG, 1, number)) + record(Kind.OVERLAY, body)
+            for number, body in enumerate(bodies)
+        )
+        with socket.create_connection(port.local[:2]) as client:
+            sent = _send_what_goes(client, stream, board)
+            (connection,) = port._connections.values()
+            limit = connection.kept.settings.limit
+            assert gate.queued < limit + 2 * LONGEST_READ
+            assert limit <= port.statistics().kept < limit + 2 * LONGEST_READ
+            for _ in range(total):
+                gate.release(gate.queued, 0.0)
+                sent += _send_what_goes(client, stream[sent:], board)
+        assert len(board.frames_in) == total
+        assert port.statistics().kept == 0
+        assert board.refused == {}
+
+
+def test_lanes_that_bring_nothing_are_bounded_too() -> None:
+    """Paused lanes cost memory themselves, and what is to be said of them waits once for each."""
+    with closing(Board()) as board:
+        port = board.listen()
+        gate = board.output(1, overflow=Overflow.BLOCK)
+        gate.admit(1, 1, 0.0)
+        board.blockers.append(gate)
+        stream = open_record(Endpoint("127.0.0.1", 9), TAG, DIGEST) + b"".join(
+            select_record(Route(TAG, 1, number)) + record(Kind.OVERLAY, frame(b"", number))
+            for number in range(40_000)
+        )
+        with socket.create_connection(port.local[:2]) as client:
+            _send_what_goes(client, stream, board)
+            (connection,) = port._connections.values()
+            limit = connection.kept.settings.limit
+            # The cost of a lane is more than that of its message.
+            assert limit // 4096 < len(board.frames_in) < limit // 1024
+            gate.release(1, 0.0)
+            turn_until(lambda: port.statistics().kept == 0, board)
+
+
+def _send_what_goes(client: socket.socket, stream: bytes, board: Board) -> int:
+    """Send until the board reads no more; the bytes that went."""
+    client.setblocking(False)
+    sent = 0
+    while sent < len(stream):
+        try:
+            sent += client.send(memoryview(stream)[sent : sent + (1 << 20)])
+        except BlockingIOError:
+            if not board.turn():
+                break
+    while board.turn():
+        pass
+    return sent
