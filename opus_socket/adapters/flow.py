@@ -13,10 +13,9 @@ Above it, its policy acts:
 - *evict*: the same, and an output that is full and takes no byte for `evict_timeout` is given up.
 
 A feeder learns that an output is closed by what it has just put in, so an output holds its limit
-and one read of each of its feeders at most (with what services make of that); feeders that come over
-a connection answer for what they put into a full one (see `backlog`). Feeders that cannot
-wait (datagrams, deadlines of services) find a closed output full. What is dropped is counted and
-reported.
+and one read of each of its feeders at most (with what services make of that). Feeders that come
+over a connection answer for what they put into a full one (see `backlog`), those that cannot wait
+(datagrams, deadlines of services) find it full. What is dropped is counted and reported.
 """
 
 from __future__ import annotations
