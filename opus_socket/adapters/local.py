@@ -25,6 +25,9 @@ from opus_socket.core.wire import ProtocolMessage
 LONGEST_BATCH = 1 << 22
 """Bytes that are handed over at once."""
 
+LITTLE = 1 << 12
+"""Bytes of frames that are handed over together with others, if they have to wait."""
+
 MAX_MESSAGES = 1 << 17
 """How many messages may wait to be handed over."""
 
@@ -131,7 +134,7 @@ class LocalLink:
     def hand_over(self) -> int:
         """Hand over what was queued first; its bytes."""
         way = self.way
-        parcel, _ = self._queue.popleft()
+        parcel = self._take()
         closed: list[Output] = []
         way.host.frames(way.route, parcel, way.sender, closed)
         self._closed = closed
@@ -153,6 +156,22 @@ class LocalLink:
         """Wait until the outputs are open which were closed when it fed them last."""
         if not self._intake.blocked:
             self._intake.wait_for(self._closed)
+
+    def _take(self) -> Parcel:
+        """What was queued first. Where much little waits it is taken together: to be joined and
+        scanned again costs less than to be handed over one by one.
+        """
+        queue = self._queue
+        first, _ = queue.popleft()
+        size = first.size
+        if size > LITTLE or not queue or queue[0][0].size > LITTLE:
+            return first
+        pieces = [*first]
+        while queue and queue[0][0].size <= LITTLE and size < CLASS_TURN:
+            parcel, _ = queue.popleft()
+            pieces += parcel
+            size += parcel.size
+        return Parcel(size, pieces)
 
     @property
     def _must_wait(self) -> bool:

@@ -17,13 +17,14 @@ from weakref import ref
 
 from attrs import define, field
 
+from opus_socket.core.dispatch import Piece
 from opus_socket.core.fragments import find_run
 from opus_socket.core.message import Shape
 from opus_socket.core.runs import Run
 
 
 @define(eq=False, repr=False)
-class Parcel(Sequence[bytes]):
+class Parcel(Sequence[Piece]):
     """Whole frames; as a sequence, the pieces of bytes that together are these frames.
 
     Args:
@@ -32,30 +33,30 @@ class Parcel(Sequence[bytes]):
     """
 
     size: int
-    _pieces: Sequence[bytes]
+    _pieces: Sequence[Piece]
     _base: memoryview | None = None
     _stale: Sequence[Run] = ()
-    _runs: dict[int, Run] = field(factory=dict, init=False)
-    _terms: tuple[Shape, int] | None = field(default=None, init=False)
-    _onward: dict[tuple[int, int], ref[Parcel]] = field(factory=dict, init=False)
+    _terms: tuple[Shape, int] | None = None
+    _runs: dict[int, Run] = field(factory=dict)
+    _onward: ref[Parcel] | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self.pieces)
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[Piece]:
         return iter(self.pieces)
 
     @overload
-    def __getitem__(self, index: int) -> bytes: ...
+    def __getitem__(self, index: int) -> Piece: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: slice) -> Sequence[Piece]: ...
 
-    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+    def __getitem__(self, index: int | slice) -> Piece | Sequence[Piece]:
         return self.pieces[index]
 
     @property
-    def pieces(self) -> Sequence[bytes]:
+    def pieces(self) -> Sequence[Piece]:
         """The bytes that it stands for."""
         if self._stale:
             self._write()
@@ -91,44 +92,40 @@ class Parcel(Sequence[bytes]):
             start, stop: where they are.
             runs: all of them, in order; their hop limits are above 1.
         """
-        known = self._onward.get((start, stop))
-        parcel = None if known is None else known()
+        if stop - start < self.size:
+            # A part that waits must not keep the rest.
+            return self._pass_on(memoryview(bytes(self._join()[start:stop])), start, runs)
+        parcel = None if self._onward is None else self._onward()
         if parcel is None:
-            parcel = self._pass_on(start, stop, runs)
-            self._onward[start, stop] = ref(parcel)
+            parcel = self._pass_on(self._join(), 0, runs)
+            self._onward = ref(parcel)
         return parcel
 
-    def _pass_on(self, start: int, stop: int, runs: Sequence[Run]) -> Parcel:
-        base = self._join()
-        if stop - start < self.size:
-            # A part that waits must not keep all the rest.
-            base = memoryview(bytes(base[start:stop]))
-        moved = [run.onward(start) for run in runs]
-        parcel = Parcel(stop - start, (), base, moved)
-        parcel._terms = self._terms
-        parcel._runs = {
-            new.starts[0]: new
-            for old, new in zip(runs, moved, strict=True)
-            # What is left of a run is scanned again: it may be the same run as the next one.
-            if self._runs.get(old.starts[0]) is old
-        }
-        return parcel
+    def _pass_on(self, base: memoryview, start: int, runs: Sequence[Run]) -> Parcel:
+        stale, known = [], {}
+        for run in runs:
+            moved = run.onward(start)
+            stale.append(moved)
+            # What is left of a run is scanned again: it may be one run with what follows.
+            if self._runs.get(run.starts[0]) is run:
+                known[moved.starts[0]] = moved
+        return Parcel(len(base), (), base, stale, self._terms, known)
 
     def _join(self) -> memoryview:
         """The frames behind one another, perhaps with hop limits that are still to be written."""
-        base = self._base
-        if base is None:
-            self._pieces = (b"".join(self._pieces),)
-            base = self._base = memoryview(self._pieces[0])
-        return base
+        if self._base is None:
+            data = b"".join(self._pieces)
+            self._base = memoryview(data)
+            self._pieces = (data,)
+        return self._base
 
     def _write(self) -> None:
         """Write the hop limits."""
         data = bytearray(self._join())
         for run in self._stale:
             run.put_hop_limit(data, run.hop_limit)
-        self._pieces, self._stale = (bytes(data),), ()
-        self._base = memoryview(self._pieces[0])
+        self._base = memoryview(data).toreadonly()
+        self._pieces, self._stale = (self._base,), ()
 
 
 Frames = memoryview | Parcel

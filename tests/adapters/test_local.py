@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from board import ROUTE, Board, contact, frame
 from opus_socket.adapters.flow import Output, Overflow
 from opus_socket.adapters.inbox import Inbox
-from opus_socket.adapters.local import LocalLink, LocalWay
+from opus_socket.adapters.local import LITTLE, LocalLink, LocalWay
 from opus_socket.adapters.seal import PlaintextSeal
+from opus_socket.adapters.turns import CLASS_TURN
 from opus_socket.core.addresses import Endpoint
 from opus_socket.core.message import OverlayMessage
 from opus_socket.errors import RemoteProtocolError
@@ -89,6 +90,32 @@ def test_what_is_queued_when_a_link_is_closed_still_arrives(board: Board) -> Non
     way.link.close()
     way.run()
     assert board.payloads == [b"last"]
+
+
+@given(st.lists(st.lists(st.integers(0, 3 * LITTLE), min_size=1, max_size=4), max_size=40))
+def test_what_waits_goes_together_as_far_as_it_is_little(waiting: list[list[int]]) -> None:
+    """In order and at most about a turn at once; what is more goes as it came."""
+    board = Board()
+    taken: list[int] = []
+    board.relay = lambda frames: taken.append(len(frames))
+    way = Way(board, board.output())
+    pushed = [[bytes((number,)) * size for size in sizes] for number, sizes in enumerate(waiting)]
+    for payloads in pushed:
+        way.push(*payloads)
+    way.run()
+    assert board.payloads == [payload for payloads in pushed for payload in payloads]
+    assert way.link.output.queued == 0
+    sizes = [sum(len(frame(payload)) for payload in payloads) for payloads in pushed]
+    expected: list[int] = []
+    joins = False
+    for size in sizes:
+        if joins and size <= LITTLE and expected[-1] < CLASS_TURN:
+            expected[-1] += size
+        else:
+            expected.append(size)
+        joins = size <= LITTLE
+    assert taken == expected
+    board.close()
 
 
 def message(payload: bytes) -> OverlayMessage:
