@@ -92,7 +92,14 @@ class Burst:
             data = data[:at] + bytes((self.following,)) + data[at + 1 :]
         head = bytes((self.las << 2 | self.mode, self.traffic_class, 0, first))
         head += len(data).to_bytes(2) + self.hop_limit.to_bytes(2)
-        return head + address(self.source, self.las).wire + destination.wire + data
+        return head + self.sender.wire + destination.wire + data
+
+    @property
+    def sender(self) -> LogicalAddress:
+        """Number -1 says that it is everybody."""
+        if self.source < 0:
+            return LogicalAddress.everybody(self.las)
+        return address(self.source, self.las)
 
 
 LENGTHS = [0, 0, 1, 30, 30, 30, 30, 300, 540, 552, 560]
@@ -117,6 +124,7 @@ TWISTS: list[dict[str, Any]] = [
     {"mode": 0},
     {"mode": 2},
     {"source": 4},
+    {"source": -1},
     {"destination": 4},
     {"incarnation": 4},
     {"hop_limit": 3},
@@ -147,7 +155,7 @@ def bursts(draw: st.DrawFn, las: int) -> Burst:
     return Burst(
         las if draw(st.integers(0, 19)) else (las + 1) % 4,
         draw(st.integers(0, 3)),
-        draw(st.integers(0, 5)),
+        draw(st.sampled_from([0, 1, 2, 3, 4, 5, -1])),
         draw(st.integers(0, 5)),
         draw(st.sampled_from([5, 6, OWN_INCARNATION])),
         draw(st.sampled_from([0, 1, 3, 10, 5000, 2**48 - 2, 2**64 - 20])),

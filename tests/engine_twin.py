@@ -145,6 +145,8 @@ class SlowEngine:
         here = self.node.address
         if frame.las != here.las:
             raise RefusedError("las")
+        if set(frame.source.wire) == {255}:
+            raise RefusedError("bad_source")
         identity = frame.body(0x10)
         if identity is None:
             raise RefusedError("no_id")

@@ -145,6 +145,8 @@ def scan_fragments(buffer: memoryview, offset: int, usual: Shape, maximum: int) 
     shortest = empty + SERVICE_SIZE if is_service else empty
     if id_head != FRAGMENT_ID_HEAD or length < shortest or not (is_service or link == _RAW_NEXT):
         return None
+    if source == usual.everybody:
+        return None
     starts = [offset]
     following = index + 1
     while following < count and stop <= last:

@@ -111,6 +111,7 @@ class Shape:
         size: bytes before the payload (or before a service's id).
         frame, middle, alike: as told above.
         first_word: what `first word & WORD_MASK` is.
+        everybody: everybody's address on the wire, which nobody's messages come from.
     """
 
     las: int
@@ -120,6 +121,7 @@ class Shape:
     middle: struct.Struct = field(init=False)
     alike: struct.Struct = field(init=False)
     first_word: int = field(init=False)
+    everybody: bytes = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         address = 4 * (self.las + 1)
@@ -133,6 +135,7 @@ class Shape:
         object.__setattr__(self, "middle", middle)
         object.__setattr__(self, "alike", struct.Struct(f">{6 + middle.size}sQI"))
         object.__setattr__(self, "first_word", word >> 32)
+        object.__setattr__(self, "everybody", LogicalAddress.everybody(self.las).wire)
 
     def word(self, mode: Mode, traffic_class: int) -> int:
         """The first word of a frame of this shape."""

@@ -161,7 +161,8 @@ def scan_run(buffer: memoryview, offset: int, shape: Shape, maximum: int) -> Run
         maximum: the longest frame, in bytes.
 
     Returns:
-        None when the frame there has another shape, is too long or is not there as a whole.
+        None when the frame there has another shape, is too long or is not there as a whole, or
+        says that everybody sends it, which `parse_run` refuses.
     """
     end = len(buffer)
     last = end - shape.size
@@ -182,6 +183,8 @@ def scan_run(buffer: memoryview, offset: int, shape: Shape, maximum: int) -> Run
     is_service = id_head == SERVICE_ID_HEAD
     shortest = empty + SERVICE_SIZE if is_service else empty
     if length < shortest or not (is_service or id_head == RAW_ID_HEAD):
+        return None
+    if source == shape.everybody:
         return None
     expected, step, whole = first + 1, stop - offset, end - (stop - offset)
     if stop <= whole:
@@ -269,6 +272,8 @@ def parse_run(frame: bytes, las: int, start: int) -> Run:
     message = OverlayMessage.parse(frame)
     if message.las != las:
         raise RemoteProtocolError("las", f"{message.las}")
+    if message.source == message.source.everybody(las):
+        raise RemoteProtocolError("bad_source", "everybody")
     identity = message.id
     if identity is None:
         raise RemoteProtocolError("no_id")
