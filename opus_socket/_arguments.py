@@ -72,10 +72,10 @@ def check_target(spec: ProtocolSpec, target: object) -> Target:
     """
     if isinstance(target, Endpoint):
         return Contact(None, 0, ANY_INDEX, (target,))
-    if isinstance(target, Contact) or (
-        isinstance(target, LogicalAddress) and target.las == spec.las
-    ):
+    if isinstance(target, Contact):
         return target
+    if isinstance(target, LogicalAddress) and target.las == spec.las:
+        return check_address(spec, target)
     raise LocalProtocolError(
         f"{target!r} cannot be measured; a LogicalAddress of {spec.las + 1} words, a Contact or an "
         "Endpoint is allowed"

@@ -32,6 +32,7 @@ from opus_socket.core.buckets import Buckets, Direction, DirectionName
 from opus_socket.core.effects import Quantity
 from opus_socket.core.events import AddressChanged, ContactFailed, Event, ServiceResult, Stable
 from opus_socket.core.inquiries import Answered, Target
+from opus_socket.core.measurement import check_measurable
 from opus_socket.core.node import Measurement, Mode
 from opus_socket.core.overlay import CoreSettings, OverlayCore
 from opus_socket.core.service import Scope, Service
@@ -259,6 +260,7 @@ class Membership:
 
     async def _ask(self, target: Target, quantity: Quantity) -> Measurement:
         member = self._check_joined()
+        check_measurable(quantity)
         await trio.lowlevel.checkpoint_if_cancelled()
         key, asker = (target, quantity), _Asker()
         self._askers.setdefault(key, []).append(asker)

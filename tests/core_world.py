@@ -259,7 +259,7 @@ class World:
             KeyAttributes([("node", attribute)]),
             FinderSettings(buddies=tuple(map(whereabouts, buddies)), multicast=multicast),
             EngineSettings(),
-            tuple((spec, EchoSettings()) for spec in services),
+            tuple((spec, spec.settings()) for spec in services),
         )
         contact = Contact(None, number << 8 | incarnation, number, (endpoint(number),))
         core = OverlayCore(core_settings, contact, Random(number))

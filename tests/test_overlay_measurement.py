@@ -115,6 +115,10 @@ async def test_what_cannot_be_measured_is_refused() -> None:
                 await sock.measure(target)  # type: ignore[arg-type]
         with pytest.raises(LocalProtocolError, match="bandwidth"):
             await sock.measure(NOBODY, "loss")  # type: ignore[arg-type]
+        with pytest.raises(LocalProtocolError, match="everybody's address"):
+            await sock.measure(LogicalAddress.everybody(1))
+        with pytest.raises(LocalProtocolError, match="bandwidth"):
+            await sock.measure(NOBODY, [])  # type: ignore[arg-type]
         assert sock._askers == {}
 
 

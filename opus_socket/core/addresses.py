@@ -71,6 +71,21 @@ class LogicalAddress(tuple[int, ...]):
             raise RemoteProtocolError("bad_address", f"{len(data)} bytes")
         return tuple.__new__(cls, _WORDS[len(data) // 4 - 1].unpack(data))
 
+    def check_destination(self, here: LogicalAddress) -> None:
+        """See that a member may send to this address.
+
+        Args:
+            here: the member's own.
+
+        Raises:
+            LocalProtocolError: it has more or fewer words, or it is everybody's.
+        """
+        if len(self) != len(here) or self == _ALL_ONES[here.las]:
+            raise LocalProtocolError(
+                f"{self} is no destination here: {len(here)} whole numbers from 0 to 4294967295, "
+                "not all of them the largest, are allowed"
+            )
+
     @property
     def las(self) -> int:
         """The header's LAS field: words less one."""

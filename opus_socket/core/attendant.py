@@ -82,7 +82,14 @@ class Attendant:
     def ask(
         self, target: Target, known: Contact | None, quantity: Quantity, now: float
     ) -> Sequence[Attended]:
-        """Somebody asks about a member: see `Inquiries.ask`."""
+        """Somebody asks about a member: see `Inquiries.ask`.
+
+        Raises:
+            LocalProtocolError: the address is none of this overlay's members, or the quantity
+                cannot be measured on request.
+        """
+        if not isinstance(target, Contact):
+            target.check_destination(self.node.address)
         return _spoken(INQUIRIES, self.inquiries.ask(target, known, quantity, now))
 
     def receive(self, message: ForService, here: Contact, now: float) -> Sequence[Attended]:

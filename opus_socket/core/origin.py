@@ -286,11 +286,8 @@ class Origin:
                 f"{mode.name.lower()} to {key}: unicast and anycast need a destination, "
                 "multicast and flood have none"
             )
-        if key is not None and (key.las != here.las or key == here.everybody(here.las)):
-            raise LocalProtocolError(
-                f"{key} is no destination here: {len(here)} whole numbers from 0 to 4294967295, "
-                "not all of them the largest, are allowed"
-            )
+        if key is not None:
+            key.check_destination(here)
 
     def _check_length(self, longest: int, part: int) -> None:
         most, why = self.settings.max_message, "socket.max_message"

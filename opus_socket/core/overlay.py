@@ -131,7 +131,7 @@ class OverlayCore:
         self._meter = Meter(Random(self.rng.getrandbits(64)))
         self.engine = ForwardingEngine(self.node, settings.engine, self.contact.incarnation)
         self.contact = self.node.contact
-        self._serving = Serving(self.engine)
+        self._serving = Serving(self.engine, self._refused)
         services_by_id(spec for spec, _ in settings.services)
         for spec, service_settings in settings.services:
             rng = Random(self.rng.getrandbits(64))
@@ -230,6 +230,7 @@ class OverlayCore:
         if self._attendant.next_deadline <= now:
             self._attend(self._attendant.wake(now), now, out)
         if self._serving.next_deadline <= now:
+            out += self.serve(self._serving.take_own(), now)
             out += self._serving.wake(now)
         if self.engine.next_deadline <= now:
             out += map(Emit, self.engine.wake(now))
@@ -286,11 +287,11 @@ class OverlayCore:
         self._seldom = None
         out: list[CoreEffect] = []
         for message in messages:
-            if message.service not in ATTENDED:
-                out += self._serving.receive(message, now)
-                continue
             try:
-                self._attend(self._attendant.receive(message, self.contact, now), now, out)
+                if message.service in ATTENDED:
+                    self._attend(self._attendant.receive(message, self.contact, now), now, out)
+                else:
+                    out += self._serving.receive(message, now)
             except RemoteProtocolError as error:
                 self._refused[error.kind] += 1
         return out
@@ -338,7 +339,7 @@ class OverlayCore:
         """Measure the way to any member, on somebody's request; `Answered` says the result.
 
         Raises:
-            LocalProtocolError: the quantity cannot be measured on request.
+            LocalProtocolError: it is nobody's address, or no quantity that is measured on request.
         """
         self._seldom = None
         out: list[CoreEffect] = []
@@ -404,7 +405,7 @@ class OverlayCore:
         for effect in effects:
             match effect:
                 case Speak(service=service, messages=messages):
-                    out.append(self._serving.send(service, messages, now))
+                    out += self._serving.send(service, messages, now)
                 case Silent(contact=contact):
                     reason = "it sends nothing any more and does not answer"
                     out.append(Emit(ContactFailed(contact.endpoints[0], reason)))

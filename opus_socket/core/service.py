@@ -54,6 +54,9 @@ class Scope(Flag):
 class Originate:
     """Send messages: a service's to the same service of others, a handler's to applications.
 
+    What cannot be sent (a key that is no address of a member, a body above the limit) is counted
+    as refused, `unsendable`: a remote may have led the service to it.
+
     Attributes:
         bodies: one for each message.
         mode: how they are delivered.
@@ -119,6 +122,9 @@ class Service(ABC):
         Args:
             message: well formed, and its payload not to be trusted.
             now: seconds.
+
+        Raises:
+            RemoteProtocolError: it breaks the service's protocol; it is counted, and dropped.
         """
 
     def ask(self, request: object, now: float) -> ServiceEffects:

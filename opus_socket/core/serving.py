@@ -2,10 +2,17 @@
 
 Its one rule: each service gets what is for it, and what it asks for is carried out here. To the
 rest of a core services look like one machine; a handler is the service whose id is None.
+
+Whatever a remote has said, it can make no service ask for something that ends the membership: what
+a service wants to send and cannot be sent is counted as refused, `unsendable`. Only who asks
+something of a service is told so at once. What a service sends to this very member it gets when the
+core is woken next, at once but after all that is in hand; what a handler sends here goes to the
+application, as it has seen it. So whoever answers itself does no more than that.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import inf
 
@@ -25,7 +32,7 @@ from opus_socket.core.service import (
     ServiceEffects,
     ServiceSpec,
 )
-from opus_socket.errors import ConfigurationError, LocalProtocolError
+from opus_socket.errors import ConfigurationError, LocalProtocolError, NotJoinedError
 
 HANDLER = "handler"
 """By what name the application's handler is known among the services."""
@@ -47,11 +54,16 @@ class Serving:
 
     Args:
         engine: carries their messages.
+        refused: counts what they wanted to send and could not.
     """
 
     _engine: ForwardingEngine
+    _refused: Counter[str]
     _services: dict[int | None, Service] = field(factory=dict, init=False)
     _specs: dict[int | None, ServiceSpec] = field(factory=dict, init=False)
+    _own: list[ForService] = field(factory=list, init=False)
+    _own_at: float = field(default=inf, init=False)
+    _left: bool = field(default=False, init=False)
 
     def add(self, spec: ServiceSpec, service: Service) -> None:
         """Let a service ride.
@@ -95,6 +107,8 @@ class Serving:
 
     def leave(self, now: float) -> Sequence[ServingEffect]:
         """The member leaves."""
+        self._left = True
+        self.take_own()
         out: list[ServingEffect] = []
         out += self.set_handler(None, Scope.BOTH, now)
         for code, service in self._services.items():
@@ -113,7 +127,8 @@ class Serving:
 
         Raises:
             ConfigurationError: no service of that name rides here.
-            LocalProtocolError: it cannot be asked for that. Nothing has changed.
+            LocalProtocolError: it cannot be asked for that, and nothing has changed; or it wants
+                to send what cannot be sent, and nothing was sent.
             NotJoinedError: this member has no address yet.
         """
         code = self._find(name)
@@ -122,7 +137,7 @@ class Serving:
             allowed = ", ".join(each.__name__ for each in spec.requests) or "nothing"
             raise LocalProtocolError(f"{name} cannot be asked for {request!r}; allowed: {allowed}")
         out: list[ServingEffect] = []
-        self._perform(code, self._services[code].ask(request, now), now, out)
+        self._perform(code, self._services[code].ask(request, now), now, out, asked=True)
         return out
 
     def link_failed(self, neighbor: LogicalAddress, now: float) -> Sequence[ServingEffect]:
@@ -149,16 +164,30 @@ class Serving:
                 self._perform(code, service.wake(now), now, out)
         return out
 
+    def take_own(self) -> Sequence[ForService]:
+        """What services have sent to this very member, once `next_deadline` has come."""
+        own, self._own, self._own_at = self._own, [], inf
+        return own
+
     @property
     def next_deadline(self) -> float:
-        """When `wake` is due; inf for never."""
+        """When `wake` and `take_own` are due; inf for never."""
         # A driver asks after every input; the loop costs more than the rest where it is empty.
         if not self._services:
-            return inf
-        return min([each.next_deadline for each in self._services.values()])
+            return self._own_at
+        return min(self._own_at, *[each.next_deadline for each in self._services.values()])
 
-    def send(self, code: int | None, wanted: Originate, now: float) -> Forward:
-        """Send what the service with this id wants to."""
+    def send(self, code: int | None, wanted: Originate, now: float) -> Sequence[Forward]:
+        """Send what the service with this id wants to, of its own accord or because of a remote;
+        what cannot be sent is counted.
+        """
+        try:
+            return self._forward(code, wanted, now)
+        except (LocalProtocolError, NotJoinedError):
+            self._refused["unsendable"] += 1
+            return ()
+
+    def _forward(self, code: int | None, wanted: Originate, now: float) -> Sequence[Forward]:
         bodies, mode, key = wanted.bodies, wanted.mode, wanted.key
         hop_limit, traffic_class = wanted.hop_limit, wanted.traffic_class
         if code is None:
@@ -169,7 +198,13 @@ class Serving:
             dispatch = self._engine.originate_service(
                 code, bodies, mode, key, now, hop_limit=hop_limit, traffic_class=traffic_class
             )
-        return Forward(dispatch)
+        own, dispatch.for_services = dispatch.for_services, []
+        if code is None:
+            return [Forward(dispatch), *[Forward(self._engine.resume(each, now)) for each in own]]
+        if own and not self._left:
+            self._own += own
+            self._own_at = min(self._own_at, now)
+        return (Forward(dispatch),)
 
     def named(self, name: str) -> Service:
         """The service of that name.
@@ -198,13 +233,21 @@ class Serving:
         return HANDLER if code is None else self._specs[code].name
 
     def _perform(
-        self, code: int | None, effects: ServiceEffects, now: float, out: list[ServingEffect]
+        self,
+        code: int | None,
+        effects: ServiceEffects,
+        now: float,
+        out: list[ServingEffect],
+        *,
+        asked: bool = False,
     ) -> None:
-        """Carry out what a service asks for."""
+        """Carry out what a service asks for, perhaps because somebody here has asked it."""
         for effect in effects:
             match effect:
+                case Originate() if asked:
+                    out += self._forward(code, effect, now)
                 case Originate():
-                    out.append(self.send(code, effect, now))
+                    out += self.send(code, effect, now)
                 case Release(message=message):
                     out.append(Forward(self._engine.resume(message, now)))
                 case Publish(result=result):
