@@ -103,6 +103,7 @@ class Loop:
     _led: bool = field(default=False, init=False)
     _waiting: bool = field(default=False, init=False)
     _sent_in: int = field(default=-1, init=False)
+    _filled_in: int = field(default=-1, init=False)
     _sends: int = field(default=0, init=False)
     _woke: float = field(default=0.0, init=False)
     _crash: Exception | None = field(default=None, init=False)
@@ -319,6 +320,16 @@ class Loop:
             self._sent_in, self._sends = self.turns, 1
             if not busy:
                 self.flush()
+        if self._writers:
+            self.wake()
+
+    def flush_full(self) -> None:
+        """Write now what has just filled an output: if the system takes it, whoever sends need not
+        wait for a turn. Once in a turn: a write of which only a part is taken costs more.
+        """
+        if self._filled_in != self.turns:
+            self._filled_in = self.turns
+            self.flush()
         if self._writers:
             self.wake()
 

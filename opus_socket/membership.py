@@ -232,8 +232,10 @@ class Membership:
         self._check_joined()
         owned = check_payloads(payloads)
         self._train.leave()
-        self._depart(owned, mode, key, traffic_class, hop_limit)
-        self._host.flush_lone()
+        if self._depart(owned, mode, key, traffic_class, hop_limit):
+            self._host.flush_lone()
+        else:
+            self._host.flush_full()
 
     def _depart(
         self,

@@ -202,6 +202,20 @@ async def test_sending_alone_returns_at_once() -> None:
         assert statistics.core.engine.transmitted_frames == 0
 
 
+async def test_who_fills_an_output_goes_on_while_the_system_takes_it() -> None:
+    """No turn of the loop stands between."""
+    buffer = {"socket.send_buffer": 1 << 17, **TRANSPORTS["tcp"]}
+    async with overlay(LINE[:2], buffer) as (_, (a, b)):
+        await a.send_to_all(b"first")
+        await b.receive()
+        for _ in range(3):
+            await a.send_batch([b"short"])
+        await a.send_batch([bytes(1 << 14)] * 9)
+        a.send_to_all_nowait(b"last")
+        received = [(await b.receive()).payload for _ in range(13)]
+        assert received[-1] == b"last"
+
+
 async def test_several_receivers_share_the_messages() -> None:
     """Each message goes to one of them, and none is lost between them."""
     async with overlay(LINE[:2]) as (_, (a, b)):
