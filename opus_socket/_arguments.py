@@ -17,6 +17,7 @@ from opus_socket.errors import LocalProtocolError
 
 Payload = bytes | bytearray | memoryview
 
+_LAST_CLASS = MASK["traffic_class"]
 _EVERYBODY = [LogicalAddress.everybody(las) for las in range(MASK["las"] + 1)]
 
 
@@ -101,10 +102,8 @@ def check_traffic_class(traffic_class: int) -> int:
         LocalProtocolError: it is no whole number from 0 to 255.
     """
     number = traffic_class if type(traffic_class) is int else _whole(traffic_class)
-    if number is None or not 0 <= number <= MASK["traffic_class"]:
-        raise LocalProtocolError(
-            f"traffic_class {traffic_class!r}: 0 to {MASK['traffic_class']} are allowed"
-        )
+    if number is None or not 0 <= number <= _LAST_CLASS:
+        raise LocalProtocolError(f"traffic_class {traffic_class!r}: 0 to {_LAST_CLASS} are allowed")
     return number
 
 

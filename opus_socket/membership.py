@@ -176,8 +176,7 @@ class Membership:
     def _send_one(
         self, payload: Payload, mode: Mode, key: LogicalAddress | None, traffic_class: int
     ) -> None:
-        engine = self._check_joined().core.engine
-        longest = engine.longest_payload
+        longest = self._check_joined().core.engine.longest_payload
         self._train.send(check_payload(payload), mode, key, traffic_class, longest)
 
     async def _send_batch(

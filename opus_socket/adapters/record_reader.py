@@ -100,12 +100,9 @@ class RecordReader:
     def _wants(self, kind: int) -> bool:
         """Whether the record that begins is overlay messages that may be handed on."""
         route = self._route
-        if kind != _OVERLAY:
-            self.host.refuse("unknown_kind")
-        elif route is None:
-            self.host.refuse("unselected")
-        else:
+        if kind == _OVERLAY and route is not None:
             return self._agrees(route.tag)
+        self.host.refuse("unselected" if kind == _OVERLAY else "unknown_kind")
         return False
 
     def _agrees(self, tag: int) -> bool:

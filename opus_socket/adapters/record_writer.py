@@ -144,22 +144,21 @@ class RecordWriter:
         """What must stand before a body: introductions, selection, record header."""
         if kind in _OF_LANES:
             return record_head(kind, size)
-        head = b""
-        route = lane.route
+        head, route = record_head(kind, size), lane.route
         if lane != self._last:
             self._last = lane
             if len(self._lanes) >= MAX_LANES:
                 self._lanes.clear()
             self._lanes.add(lane)
+        if route != self._selected:
+            self._selected = route
+            head = select_record(route) + head
         # The members here may have left, and others may have come.
         digest = self.host.digest(route.tag) or b""
         if self._announced.get(route.tag) != digest:
             self._announced[route.tag] = digest
-            head += open_record(self.local, route.tag, digest)
-        if route != self._selected:
-            self._selected = route
-            head += select_record(route)
-        return head + record_head(kind, size)
+            head = open_record(self.local, route.tag, digest) + head
+        return head
 
     def _account(self, sent: int) -> bool:
         """Give room back for what was written, and forget it; whether all that was tried was."""

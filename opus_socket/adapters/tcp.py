@@ -363,7 +363,7 @@ class Connection:
         wanted = 0
         if not self.established or self._writer.pending or self._outgoing.ready(data=not self.held):
             wanted |= WRITE
-        if self.established and not self._intake.blocked and not self._ended:
+        if self.established and not (self._intake.blocked or self._ended):
             wanted |= READ
         if wanted != self._watched:
             self._watched = wanted

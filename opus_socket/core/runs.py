@@ -186,23 +186,24 @@ def scan_run(buffer: memoryview, offset: int, shape: Shape, maximum: int) -> Run
         return None
     if source == shape.everybody:
         return None
-    expected, step, whole = first + 1, stop - offset, end - (stop - offset)
-    if stop <= whole:
+    starts: Sequence[int] = (offset,)
+    if stop <= last:
         # Most frames are as long as the one before, and have all that precedes the sequence alike.
-        alike = shape.alike.unpack_from
+        expected, step, alike = first + 1, stop - offset, shape.alike.unpack_from
         common, _, _ = alike(buffer, offset)
+        whole = end - step
         while stop <= whole:
             next_common, sequence, next_head = alike(buffer, stop)
             if sequence != expected or next_common != common or next_head != head:
                 break
             stop += step
             expected += 1
-    starts: Sequence[int] = range(offset, stop, step)
-    if stop <= last:
-        known = word, middle, shortest
-        *others, stop = _scan_others(buffer, stop, shape, maximum, known, expected)
-        if others:
-            starts = [*starts, *others]
+        starts = range(offset, stop, step)
+        if stop <= last:
+            known = word, middle, shortest
+            *others, stop = _scan_others(buffer, stop, shape, maximum, known, expected)
+            if others:
+                starts = [*starts, *others]
     return Run(
         word >> MODE_SHIFT & MODE_MASK,
         word >> CLASS_SHIFT & CLASS_MASK,
