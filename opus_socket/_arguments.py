@@ -13,6 +13,7 @@ from opus_socket.core.dispatch import MAX_WEIGHT
 from opus_socket.core.inquiries import Target
 from opus_socket.core.message import MASK
 from opus_socket.core.node import ProtocolSpec
+from opus_socket.core.service import Scope, Service
 from opus_socket.errors import LocalProtocolError
 
 Payload = bytes | bytearray | memoryview
@@ -81,6 +82,24 @@ def check_target(spec: ProtocolSpec, target: object) -> Target:
         f"{target!r} cannot be measured; a LogicalAddress of {spec.las + 1} words, a Contact or an "
         "Endpoint is allowed"
     )
+
+
+def check_handler(handler: object, scope: object) -> tuple[Service, Scope]:
+    """A handler and what it is to see.
+
+    Raises:
+        LocalProtocolError: it is no service, or sees nothing.
+    """
+    if not isinstance(handler, Service):
+        raise LocalProtocolError(
+            f"{handler!r} is no handler; an object of a class that is derived from Service is "
+            "allowed, such as Merge(...)"
+        )
+    if not isinstance(scope, Scope) or not scope:
+        raise LocalProtocolError(
+            f"scope {scope!r}: Scope.DELIVERED, Scope.RELAYED or Scope.BOTH is allowed"
+        )
+    return handler, scope
 
 
 def check_maximum(call: str, maximum: int) -> int:

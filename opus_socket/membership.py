@@ -121,10 +121,12 @@ class Membership:
         if self._buckets:
             self._host.links.emulate(member, self._buckets)
         self._host.admit(member)
-        self._host.perform(member, core.join(self._host.now()))
-        if self._handler is not None:
-            self._host.perform(member, core.set_handler(*self._handler, self._host.now()))
         return member
+
+    def _start(self, member: Member) -> None:
+        self._host.perform(member, member.core.join(self._host.now()))
+        if self._handler is not None:
+            self._host.perform(member, member.core.set_handler(*self._handler, self._host.now()))
 
     def _stop(self, member: Member) -> None:
         """Say goodbye; the core lingers in the host until it has nothing left to do."""
@@ -132,12 +134,22 @@ class Membership:
         self._member, self._joined = None, False
         member.leaving = True
         member.publish = member.aborted = member.answered = tell_nobody
-        # What services let go may be for the application; what comes later is not.
-        self._host.perform(member, member.core.leave(self._host.now()))
-        member.inbox = self._make_inbox(0)
-        self._host.flush()
-        if member.core.next_deadline == float("inf"):
+        try:
+            # What services let go may be for the application; what comes later is not.
+            self._host.perform(member, member.core.leave(self._host.now()))
+            member.inbox = self._make_inbox(0)
+            self._host.flush()
+            if member.core.next_deadline == float("inf"):
+                self._host.dismiss(member)
+        except BaseException:
+            # A service or a handler that raises has nothing more to say.
             self._host.dismiss(member)
+            raise
+        finally:
+            self._end_waiting()
+
+    def _end_waiting(self) -> None:
+        """Nobody waits for anything of a membership that is over."""
         self._inbox.close()
         # Nobody looks after its bounds any more, so nobody may wait for it.
         self._inbox.output.open()
@@ -291,12 +303,15 @@ class Membership:
     def _use_handler(self, handler: tuple[Service, Scope] | None) -> None:
         """Let it see the application's messages, in this membership and those that follow."""
         self._check_open()
-        self._handler = handler
-        member = self._member
+        self._handler, member = None, self._member
         if member is not None:
-            machine, scope = handler or (None, Scope.BOTH)
-            self._host.perform(member, member.core.set_handler(machine, scope, self._host.now()))
+            # One that raises when it starts is not set; what the former lets go is let go.
+            for each in (None, handler) if handler else (None,):
+                machine, scope = each or (None, Scope.BOTH)
+                now = self._host.now()
+                self._host.perform(member, member.core.set_handler(machine, scope, now))
             self._host.flush_lone()
+        self._handler = handler
 
     def _request(self, service: str, request: object) -> None:
         """Let a service take a request."""

@@ -20,6 +20,7 @@ import trio
 
 from opus_socket._arguments import (
     Payload,
+    check_handler,
     check_maximum,
     check_target,
     check_traffic_class,
@@ -87,6 +88,7 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
         await trio.lowlevel.checkpoint_if_cancelled()
         member = self._begin()
         try:
+            self._start(member)
             await self._settled.wait()
             self._check_open()
             if self._member is not member:
@@ -394,8 +396,10 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
         set before: it may let them go, consume them, hold them, and send others.
 
         It is a machine without an id, such as `Merge`, and runs inside the host's loop: what it
-        raises ends the host. It stays set when the socket leaves and joins again; it then is told
-        to `leave` and to `start`.
+        raises ends the host, or comes out of the call of this socket in which it runs (this one,
+        `join`, `leave`, `ask`, or one that sends to the own address). It stays set when the socket
+        leaves and joins again; it then is told to `leave` and to `start`. It does not see what it
+        sends itself.
 
         Args:
             handler: a `Service`.
@@ -405,9 +409,10 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
             Its handle, by which it is asked and its results are read.
 
         Raises:
+            LocalProtocolError: it is no `Service`, or no such scope. Nothing has changed.
             trio.ClosedResourceError: the socket is closed.
         """
-        self._use_handler((handler, scope))
+        self._use_handler(check_handler(handler, scope))
         return self._handle(HANDLER)
 
     def remove_handler(self) -> None:

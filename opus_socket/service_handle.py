@@ -18,6 +18,7 @@ from weakref import WeakSet
 
 from attrs import define, field
 
+from opus_socket.errors import LocalProtocolError
 from opus_socket.subscription import Subscription
 
 Result = TypeVar("Result")
@@ -62,7 +63,16 @@ class ServiceHandle:
 
         Args:
             kind: a class of results that the service documents; `object` for all of them.
+
+        Raises:
+            LocalProtocolError: it is no class.
         """
+        try:
+            isinstance(None, kind)
+        except TypeError:
+            raise LocalProtocolError(
+                f"results({kind!r}): a class of results is allowed, or `object` for all of them"
+            ) from None
         made = _Results(kind=kind)
         self._results.add(made)
         return made

@@ -81,21 +81,20 @@ class Serving:
         """Let a handler see the application's messages, instead of one that may be there.
 
         Args:
-            handler: None for none.
+            handler: None for none. One that raises when it starts is not set.
             scope: which messages it sees.
             now: seconds.
         """
         out: list[ServingEffect] = []
         former = self._services.pop(None, None)
-        self._engine.watch(
-            delivered=handler is not None and Scope.DELIVERED in scope,
-            relayed=handler is not None and Scope.RELAYED in scope,
-        )
+        self._engine.watch(delivered=False, relayed=False)
         if former is not None:
             self._perform(None, former.leave(now), now, out)
         if handler is not None:
+            begun = handler.start(now)
+            self._engine.watch(delivered=Scope.DELIVERED in scope, relayed=Scope.RELAYED in scope)
             self._services[None] = handler
-            self._perform(None, handler.start(now), now, out)
+            self._perform(None, begun, now, out)
         return out
 
     def start(self, now: float) -> Sequence[ServingEffect]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from attrs import define
 
-from opus_socket._arguments import check_address
+from opus_socket._arguments import check_address, check_handler, check_target
 from opus_socket.core.addresses import LogicalAddress
 from opus_socket.core.buckets import Direction, DirectionName, Limit
 from opus_socket.core.effects import Quantity
@@ -86,7 +86,8 @@ class SimulatedSocket(SimulatedMember):
 
     def measure(self, target: Target, quantity: Quantity = Quantity.RTT) -> None:
         """Measure the way to a member; the result is added to `answers` when it is there."""
-        self._perform(self._running().measure(target, quantity, self._underlay.schedule.now))
+        core, now = self._running(), self._underlay.schedule.now
+        self._perform(core.measure(check_target(self.settings.spec, target), quantity, now))
         self._settle()
 
     def ask(self, service: str, request: object) -> None:
@@ -99,7 +100,7 @@ class SimulatedSocket(SimulatedMember):
 
     def set_handler(self, handler: Service, scope: Scope = Scope.BOTH) -> None:
         """Let a handler see the application's messages, in this life and those that follow."""
-        self._use_handler((handler, scope))
+        self._use_handler(check_handler(handler, scope))
 
     def remove_handler(self) -> None:
         """Let messages go their way without a handler from now on."""
