@@ -87,7 +87,12 @@ class RecordWriter:
                 if not wire:
                     break
             try:
-                sent = sock.sendmsg(list(islice(wire, PIECES_PER_WRITE)))
+                # Most often it is one piece, and that costs less by itself.
+                sent = (
+                    sock.send(wire[0])
+                    if len(wire) == 1
+                    else sock.sendmsg(list(islice(wire, PIECES_PER_WRITE)))
+                )
             except BlockingIOError:
                 break
             if not self._account(sent) or not (wire or self.outgoing.goes_on(data)):

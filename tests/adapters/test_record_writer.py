@@ -35,6 +35,9 @@ class System(socket.socket):
         self.taken = b""
         self.writes: list[int] = []
 
+    def send(self, data: object, *_: object) -> int:
+        return self.sendmsg([data])
+
     def sendmsg(self, buffers: object, *_: object) -> int:
         assert isinstance(buffers, list)
         self.writes.append(len(buffers))
