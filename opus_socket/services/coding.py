@@ -39,10 +39,11 @@ from opus_socket.core.service import (
 )
 from opus_socket.core.settings import setting
 from opus_socket.errors import LocalProtocolError, RemoteProtocolError
-from opus_socket.services.data_flow import MAX_HOPS, Branch, Flow, Outlet, Rule
+from opus_socket.services.data_flow import Branch, Flow, Outlet, Rule
 from opus_socket.services.generations import (
     LONGEST_BLOCK,
     MAX_BLOCKS,
+    MAX_HOPS,
     OVERHEAD,
     Decoder,
     Packet,
@@ -141,6 +142,7 @@ class FlowStatistics:
         complete: generations of which every block was solved.
         lost: generations that were given up before that.
         sent: packets sent, once for each neighbor.
+        repeated: packets not sent to a neighbor, which they would have told nothing new.
         held: what waits to be combined, for each neighbor that is sent combinations.
     """
 
@@ -153,6 +155,7 @@ class FlowStatistics:
     complete: int
     lost: int
     sent: int
+    repeated: int
     held: Mapping[LogicalAddress, HoldStatistics]
 
 
@@ -182,6 +185,7 @@ class _Counts:
     complete: int = 0
     lost: int = 0
     sent: int = 0
+    repeated: int = 0
 
 
 @define(eq=False)
@@ -353,16 +357,18 @@ class Coding(Service):
         now: float,
         out: list[ServiceEffect],
     ) -> None:
-        """Put a packet into every branch, and send what comes out."""
+        """Put a packet into every branch, and send what comes out and is new there."""
         for outlet in work.outlets:
             self._emit(work, outlet, outlet.take(packet, upstream, now), out)
 
     def _emit(
         self, work: _Work, outlet: Outlet, packets: Sequence[Packet], out: list[ServiceEffect]
     ) -> None:
-        if packets:
-            work.counts.sent += len(packets)
-            out.append(to_neighbor([packet.wire for packet in packets], outlet.branch.to))
+        new = outlet.select(packets)
+        work.counts.repeated += len(packets) - len(new)
+        if new:
+            work.counts.sent += len(new)
+            out.append(to_neighbor([packet.wire for packet in new], outlet.branch.to))
 
     def _let_go(self, release: Callable[[Outlet], Sequence[Packet]]) -> ServiceEffects:
         """Send on what the tables release, uncombined."""

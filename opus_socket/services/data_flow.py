@@ -1,8 +1,9 @@
 """Data flows: which packets of an application a member sends to which neighbor, and coded how.
 
 Its one rule: a flow is a value, told to each member by whoever designs the flow; together they make
-a graph of streams, such as the butterfly. A packet goes one hop at a time, and 32 at most, so a
-graph that closes a circle does no harm.
+a graph of streams, such as the butterfly. Through a branch goes only what tells the neighbor
+something new: of a generation never more packets than it has blocks, however often they come. So a
+graph that closes circles does no harm. A packet goes one hop at a time, and 32 at most.
 
 The butterfly (iOverlay, Figure 4; the edges are inferred from its throughputs): the source A splits
 what it sends into the streams a and b, D joins them, and F and G have both from one half each::
@@ -23,16 +24,17 @@ from attrs import define, field, frozen
 
 from opus_socket.core.addresses import LogicalAddress
 from opus_socket.core.hold import HoldSettings, HoldTable
-from opus_socket.services.generations import Packet, combine, is_innovative
+from opus_socket.services.generations import Packet, Told, combine, is_innovative
 
-MAX_HOPS = 32
+MAX_TOLD = 1024
+"""Generations of which a branch remembers what it has sent."""
 
 
 class Rule(Enum):
     """What goes through a branch.
 
     Attributes:
-        FORWARD: every packet, as it is.
+        FORWARD: every packet that tells the neighbor something new, as it is.
         STREAM: of `parts` streams into which the blocks of each generation are dealt, the one with
             the number `part`.
         HALF: of each stream one packet in `parts`, each stream's turn shifted by one: with two
@@ -96,6 +98,7 @@ class Outlet:
     _hold: HoldSettings
     _rng: Random
     table: HoldTable[Packet] = field(init=False)
+    _told: Told = field(factory=lambda: Told(MAX_TOLD), init=False)
 
     def __attrs_post_init__(self) -> None:
         self.table = HoldTable(self._hold)
@@ -105,8 +108,12 @@ class Outlet:
         """Whether packets wait for others here."""
         return self.branch.rule in (Rule.ADD, Rule.MIX)
 
+    def select(self, packets: Sequence[Packet]) -> list[Packet]:
+        """Those of them that tell the neighbor something new; they count as sent."""
+        return [packet for packet in packets if self._told.add(packet)]
+
     def take(self, packet: Packet, upstream: LogicalAddress | None, now: float) -> Sequence[Packet]:
-        """What goes through because this packet came.
+        """What would go through because this packet came.
 
         Args:
             packet: of a generation that others are held of, perhaps.
@@ -128,8 +135,7 @@ class Outlet:
     def _join(
         self, packet: Packet, upstream: LogicalAddress | None, now: float
     ) -> Sequence[Packet]:
-        # Packets that claim other sizes for one generation can never be of the same.
-        key = packet.generation, len(packet.coefficients)
+        key = packet.key
         if not is_innovative(packet, self.table.held(key)):
             return ()
         size = len(packet.coefficients) + len(packet.payload)

@@ -23,9 +23,13 @@ from opus_socket.services.galois import Row, add_scaled, inverse, np, scaled
 MAX_BLOCKS = 64
 """Blocks of a generation, at most."""
 
+MAX_HOPS = 32
+"""Hops that a packet goes, at most."""
+
 _HEAD = struct.Struct(">IQBB")
 _LENGTH = struct.Struct(">H")
 LONGEST_BLOCK = (1 << 16) - 1
+_NOTHING: Row = np.zeros(0, np.uint8)
 OVERHEAD = _HEAD.size + _LENGTH.size
 """Bytes of a packet besides its coefficients and its block."""
 
@@ -37,7 +41,7 @@ class Packet:
     Attributes:
         app: of which application.
         generation: its number there.
-        hops: how many more times it may be passed on.
+        hops: how many hops it may go, this one included, 1 to 32.
         coefficients: one for each block of the generation.
         payload: the same combination of the blocks, each behind its length.
     """
@@ -53,6 +57,11 @@ class Packet:
         """The body of a message."""
         head = _HEAD.pack(self.app, self.generation, self.hops, len(self.coefficients))
         return head + self.coefficients.tobytes() + self.payload.tobytes()
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Its generation and the size that it claims for it: others are never of the same."""
+        return self.generation, len(self.coefficients)
 
     @property
     def stream(self) -> int:
@@ -86,6 +95,8 @@ class Packet:
             raise RemoteProtocolError("truncated", f"{len(body)} bytes for {size} coefficients")
         if not data[:size].any():
             raise RemoteProtocolError("no_blocks", "every coefficient is 0")
+        if not 1 <= hops <= MAX_HOPS:
+            raise RemoteProtocolError("hops", f"{hops}")
         return cls(app, generation, hops, data[:size], data[size:])
 
 
@@ -200,8 +211,34 @@ class Decoder:
 
 def is_innovative(packet: Packet, others: Sequence[Packet]) -> bool:
     """Whether a packet is independent of others of its generation."""
-    nothing = np.zeros(0, np.uint8)
     ranks = Decoder(len(packet.coefficients))
     for other in others:
-        ranks.add(other.coefficients, nothing)
-    return ranks.add(packet.coefficients, nothing) is not None
+        ranks.add(other.coefficients, _NOTHING)
+    return ranks.add(packet.coefficients, _NOTHING) is not None
+
+
+@define(eq=False, repr=False)
+class Told:
+    """What somebody has been told of each generation, as far as arithmetic goes.
+
+    Args:
+        limit: generations that are remembered, those that were begun last.
+    """
+
+    limit: int
+    _ranks: dict[tuple[int, int], Decoder | None] = field(factory=dict, init=False)
+
+    def add(self, packet: Packet) -> bool:
+        """Whether a packet tells anything new; then it has been told."""
+        key = packet.key
+        if key not in self._ranks:
+            while len(self._ranks) >= self.limit:
+                del self._ranks[next(iter(self._ranks))]
+            self._ranks[key] = Decoder(len(packet.coefficients))
+        ranks = self._ranks[key]
+        if ranks is None or ranks.add(packet.coefficients, _NOTHING) is None:
+            return False
+        if ranks.complete:
+            # Whatever comes now is a combination of what was told.
+            self._ranks[key] = None
+        return True

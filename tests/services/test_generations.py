@@ -147,6 +147,8 @@ def test_any_bytes_are_a_packet_or_refused(body: bytes) -> None:
         (bytes(13) + b"\x41" + bytes(90), "generation_size"),
         (bytes(13) + b"\x02\x01\x00\x00", "truncated"),
         (bytes(13) + b"\x02\x00\x00\x00\x00", "no_blocks"),
+        (bytes(13) + b"\x02\x01\x00\x00\x00", "hops"),
+        (bytes(12) + b"\x21\x02\x01\x00\x00\x00", "hops"),
     ],
 )
 def test_what_is_no_packet_is_refused_by_name(body: bytes, kind: str) -> None:
