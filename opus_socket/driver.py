@@ -17,6 +17,7 @@ from opus_socket.adapters.address_cache import AddressCache
 from opus_socket.adapters.base import EVERY_INDEX, LONGEST_FRAME, READ_SIZE, Route
 from opus_socket.adapters.flow import Output
 from opus_socket.adapters.local import LocalMessages
+from opus_socket.adapters.memory import keep_freed_memory
 from opus_socket.adapters.pool import Place, TcpStatistics
 from opus_socket.adapters.udp import UdpPort, UdpStatistics
 from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint
@@ -74,6 +75,7 @@ class Host(Loop):
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
+        keep_freed_memory()
         self.links = Links(self)
         self._local = LocalMessages(self)
 

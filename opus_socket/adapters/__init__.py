@@ -19,5 +19,6 @@ loop: they never wait, they are called when their sockets are ready.
 - `emulation`: what a member holds back that is held to a bandwidth.
 - `inbox`: what waits for the application.
 - `local`: hand-over between members of one process.
+- `memory`: what this process keeps of what it has freed.
 - `seal`: what protects bytes on their way.
 """
