@@ -16,7 +16,7 @@ from attrs import define, field
 
 from opus_socket.adapters.base import Carrier, Lane, Route, Switchboard
 from opus_socket.adapters.emulation import EmulatedLink, Emulation
-from opus_socket.adapters.flow import Output
+from opus_socket.adapters.flow import Output, spread
 from opus_socket.adapters.local import LocalLink, LocalWay
 from opus_socket.adapters.pool import TcpLink
 from opus_socket.adapters.udp import UdpLink
@@ -136,7 +136,12 @@ class Links:
     def _look_around(self) -> None:
         self._looking = False
         now = self.home.now()
-        for member in list(self.home.members.values()):
+        members = list(self.home.members.values())
+        for member in members:
+            for output in member.outputs():
+                if output.closed:
+                    spread(output, now)
+        for member in members:
             for output in member.outputs():
                 if output.queued and output.overdue(now):
                     link = next((k for k in member.links.values() if k.output is output), None)

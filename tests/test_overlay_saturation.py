@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from opus_socket import OverlayHost, OverlaySocket
 from opus_socket.adapters.base import READ_SIZE, Route
@@ -90,6 +91,38 @@ async def test_a_tree_over_shared_connections_never_waits_for_itself() -> None:
                     await source.send_to_all(number.to_bytes(4) + PAYLOAD)
         for sock in (source, *others):
             assert not any(flow.dropped for flow in sock.statistics().flows)
+
+
+@pytest.mark.parametrize("transport", ["hand-over", "tcp"])
+def test_a_reader_that_is_slow_and_steady_gets_everything(transport: str) -> None:
+    """Also through a relay, and though it takes longer than `stall_timeout` for what one read
+    brought: all who feed it wait, and the sender with them.
+    """
+    bounds = {"socket.send_buffer": 20_000, "socket.receive_buffer": 20_000}
+    total = 2000
+
+    async def run() -> None:
+        async with overlay(LINE, TRANSPORTS[transport], bounds) as (_, (source, relay, reader)):
+            async with trio.open_nursery() as nursery:
+
+                async def send() -> None:
+                    for first in range(0, total, 100):
+                        numbers = range(first, first + 100)
+                        payloads = [number.to_bytes(4) + PAYLOAD for number in numbers]
+                        await source.send_batch(payloads, to=reader.address)
+
+                nursery.start_soon(send)
+                for number in range(20):
+                    assert (await reader.receive()).payload[:4] == number.to_bytes(4)
+                    await trio.sleep(0.5)
+                assert source.statistics().flows[1].queued > 0
+                with trio.fail_after(PATIENCE):
+                    for number in range(20, total):
+                        assert (await reader.receive()).payload[:4] == number.to_bytes(4)
+            for sock in (source, relay, reader):
+                assert not any(flow.dropped for flow in sock.statistics().flows)
+
+    trio.run(run, clock=MockClock(rate=5.0))
 
 
 async def _read_in_order(sock: OverlaySocket, total: int) -> None:

@@ -20,14 +20,14 @@ of it is handed on.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 from itertools import count
 
 from attrs import define, field
 
 from opus_socket.adapters.base import Lane, Switchboard, whole_frames
-from opus_socket.adapters.flow import Intake, Output
+from opus_socket.adapters.flow import NEWS, Intake, Output
 from opus_socket.adapters.turns import ROUTE_TURN
 from opus_socket.core.addresses import Contact
 from opus_socket.errors import RemoteProtocolError
@@ -50,6 +50,7 @@ class Backlogs:
         host: whom frames are handed to.
         room: outputs that account for what is kept: the connection's, and its endpoint's.
         tell: called with a lane and whether the other end is to pause it.
+        report: called with a paused lane and when something was taken of what it waits for.
         drained: called when nothing is kept any more.
         broken: called with what was wrong with frames that were kept.
 
@@ -60,6 +61,7 @@ class Backlogs:
     host: Switchboard
     room: tuple[Output, ...]
     tell: Callable[[Lane, bool], None]
+    report: Callable[[Lane, float], None]
     drained: Callable[[], None]
     broken: Callable[[RemoteProtocolError], None]
     _by_lane: dict[Lane, _Backlog] = field(factory=dict, init=False)
@@ -97,7 +99,7 @@ class Backlogs:
             if closed:
                 fed = self.unsettled.get(lane)
                 if fed is None:
-                    fed = self.unsettled[lane] = _Backlog(lane, sender, self._opened)
+                    fed = self.unsettled[lane] = _Backlog(lane, sender, self._opened, self.report)
                 fed.note(closed, result[0])
             return result
         used, broken = whole_frames(data)
@@ -217,13 +219,15 @@ class _Backlog:
     lane: Lane
     sender: Contact
     opened: Callable[[_Backlog], None]
+    report: Callable[[Lane, float], None]
     kept: deque[tuple[int, bytearray]] = field(factory=deque, init=False)
     beyond: int = field(default=0, init=False)
+    _reported: float = field(default=0.0, init=False)
     _outputs: list[Output] = field(factory=list, init=False)
     _intake: Intake = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._intake = Intake(lambda: self.opened(self))
+        self._intake = Intake(lambda: self.opened(self), self._heard)
 
     def note(self, outputs: list[Output], size: int) -> None:
         """It has fed outputs that are closed now with so many bytes, each with all at most."""
@@ -240,3 +244,10 @@ class _Backlog:
         if not self._intake.blocked:
             self._intake.wait_for(self._outputs)
         return self._intake.blocked
+
+    def _heard(self, when: float) -> Iterable[Output]:
+        """One of its outputs has taken something then; its own are at the other end."""
+        if when >= self._reported + NEWS:
+            self._reported = when
+            self.report(self.lane, when)
+        return ()

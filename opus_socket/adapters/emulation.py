@@ -177,7 +177,7 @@ class Gate:
     _intake: Intake = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._intake = Intake(lambda: self.emulation.wait(self))
+        self._intake = Intake(lambda: self.emulation.wait(self), lambda when: (self.output,))
 
     def put(self, run: memoryview, sender: Contact, blockers: list[Output] | None) -> None:
         """Keep frames, or lose them when it is full and whoever brings them cannot wait."""

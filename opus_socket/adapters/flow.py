@@ -8,7 +8,8 @@ Above it, its policy acts:
   sender - waits until it has drained to half, or by 128 KiB, if that is less; so pressure travels
   back to the source. An output that takes no byte for `stall_timeout` drops its newest messages
   instead, until it has drained to half: trees of different roots share links, and without that
-  bound they would wait in a circle.
+  bound they would wait in a circle. What it feeds may be slow: who waits for a closed output is
+  told from time to time when that last took something, and has not stalled if it is not long ago.
 - *drop*: what does not fit is dropped at once.
 - *evict*: the same, and an output that is full and takes no byte for `evict_timeout` is given up.
 
@@ -20,7 +21,7 @@ over a connection answer for what they put into a full one (see `backlog`), thos
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 from attrs import define, field, frozen
@@ -31,6 +32,9 @@ OPENS_AFTER = 1 << 17
 """Bytes that a closed output gives away before it opens, or half of its limit, if that is less. Not
 more, because what then comes at once should be less than what waits for it, so that those who wait
 share it as they should."""
+
+NEWS = 0.1
+"""Seconds by which progress must be newer than what was known of, to be worth telling."""
 
 
 class Overflow(StrEnum):
@@ -86,6 +90,7 @@ class Output:
     Attributes:
         neighbor: whose it is; None for the application's receive buffer.
         settings: its limits.
+        waiting: those who feed it and wait until it is open.
         attend: called when it begins to need somebody who looks at it from time to time.
         traffic_class: whose messages it takes; None for the receive buffer.
         weight: its share where it has to share what it feeds, 1 or more.
@@ -93,6 +98,8 @@ class Output:
         closed: whether its feeders have to wait.
         stalled: whether it drops what comes until it has drained to half.
         due: until when it is held back on purpose, which is no stall.
+        gauge: a number that is another one when something was taken that is not released yet; None
+            where everything is released as it is taken.
     """
 
     neighbor: LogicalAddress | None
@@ -111,9 +118,11 @@ class Output:
     reason: str = "overflow"
     stalled: bool = False
     due: float = 0.0
+    gauge: Callable[[], int] | None = None
+    waiting: list[Intake] = field(factory=list, init=False)
     _opens_at: int = field(init=False)
     _progress: float = 0.0
-    _waiting: list[Callable[[], None]] = field(factory=list)
+    _gauged: int = 0
 
     def __attrs_post_init__(self) -> None:
         limit = self.settings.limit
@@ -157,19 +166,30 @@ class Output:
     def open(self) -> None:
         """Whoever waits goes on; also said of an output that nobody looks after any more."""
         self.closed = False
-        waiting, self._waiting = self._waiting, []
-        for resume in waiting:
-            resume()
+        waiting, self.waiting = self.waiting, []
+        for intake in waiting:
+            intake.one_opened()
 
-    def when_open(self, resume: Callable[[], None]) -> None:
-        """Call `resume` once, as soon as the output is not closed."""
-        self._waiting.append(resume)
+    def progress(self, now: float) -> float:
+        """When it last took something, as far as is known; now if it is held back on purpose."""
+        if self.gauge is not None:
+            gauged = self.gauge()
+            if gauged != self._gauged:
+                self._gauged, self._progress = gauged, now
+        return min(max(self._progress, self.due), now)
+
+    def hear(self, when: float) -> bool:
+        """What it feeds has taken something then; whether that is news."""
+        if when < self._progress + NEWS:
+            return False
+        self._progress = when
+        return True
 
     def overdue(self, now: float) -> bool:
         """Look for a stall. True when an evicting output is to be given up."""
         if self.queued == 0:
             return False
-        idle = now - max(self._progress, self.due)
+        idle = now - self.progress(now)
         if self.closed and idle >= self.settings.stall_timeout:
             self.stalled = True
             self.open()
@@ -201,8 +221,25 @@ class Output:
         return self.settings.overflow is Overflow.EVICT and self.queued >= self.settings.limit
 
 
+def spread(output: Output, now: float) -> None:
+    """Tell those who wait for a closed output when that last took something, and those who wait for
+    what these feed, as far as it is news.
+    """
+    sources = [output]
+    while sources:
+        source = sources.pop()
+        when = source.progress(now)
+        for intake in source.waiting:
+            sources += [fed for fed in intake.heard(when) if fed.hear(when)]
+
+
 def attended_by_nobody() -> None:
     """For an output that time does not change: it drains, or is given up with its owner."""
+
+
+def heard_by_nobody(when: float) -> Iterable[Output]:
+    """For a feeder that others do not wait for."""
+    return ()
 
 
 @define(eq=False, repr=False)
@@ -211,12 +248,15 @@ class Intake:
 
     Args:
         resume: called when none of the outputs that it waits for is closed any more.
+        heard: called now and then with the time at which one of them last took something; returns
+            outputs that are held up as long as this waits.
 
     Attributes:
         blocked: whether it has to wait.
     """
 
     _resume: Callable[[], object]
+    heard: Callable[[float], Iterable[Output]] = heard_by_nobody
     blocked: bool = field(default=False, init=False)
     _blockers: int = field(default=0, init=False)
 
@@ -226,9 +266,10 @@ class Intake:
             if output.closed:
                 self.blocked = True
                 self._blockers += 1
-                output.when_open(self._one_opened)
+                output.waiting.append(self)
 
-    def _one_opened(self) -> None:
+    def one_opened(self) -> None:
+        """One of the outputs is open now."""
         self._blockers -= 1
         if self._blockers == 0:
             self.blocked = False

@@ -20,7 +20,8 @@ from opus_socket.core.message import OverlayMessage
 class Inbox:
     """Messages that wait for the application, in the batches in which they came.
 
-    A batch gives its room back when its last message is taken.
+    A batch gives its room back when its last message is taken; that some of them were is seen by
+    whoever looks whether the application takes anything at all.
 
     Attributes:
         output: its bounds; a limit of 0 discards everything.
@@ -36,6 +37,9 @@ class Inbox:
     _batches: deque[tuple[Sequence[OverlayMessage], int]] = field(factory=deque, init=False)
     _opened: list[OverlayMessage] = field(factory=list, init=False)
     _opened_size: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.output.gauge = lambda: len(self._opened)
 
     def __bool__(self) -> bool:
         """Whether a message is there."""

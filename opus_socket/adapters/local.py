@@ -99,7 +99,7 @@ class LocalLink:
     _intake: Intake = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._intake = Intake(self._join)
+        self._intake = Intake(self._join, lambda when: (self.output,))
 
     @property
     def weight(self) -> int:

@@ -17,7 +17,6 @@ from attrs import define, field
 
 from opus_socket.adapters.base import Lane, Route, split_frames
 from opus_socket.adapters.flow import Output
-from opus_socket.adapters.records import lane_bytes
 from opus_socket.adapters.signals import Signals
 from opus_socket.adapters.turns import CLASS_TURN, ROUTE_TURN, Turns
 from opus_socket.core.dispatch import Piece
@@ -202,6 +201,11 @@ class Outgoing:
         queue = self._queues.get(lane)
         return queue is not None and queue.paused
 
+    def held_up(self, lane: Lane) -> Output | None:
+        """The output whose data waits in this lane, if it is paused."""
+        queue = self._queues.get(lane)
+        return queue.output if queue is not None and queue.held_back else None
+
     def discard(self, lane: Lane) -> list[Chunk]:
         """The data of a paused lane, no longer queued here; the lane stays paused."""
         queue = self._queues.get(lane)
@@ -218,8 +222,7 @@ class Outgoing:
             data: whether overlay messages may be written.
         """
         if self.signals:
-            lane, kind = self.signals.take()
-            body = lane_bytes(lane)
+            lane, kind, body = self.signals.take()
             return [Chunk(lane, kind, (body,), len(body), None, 0)]
         if self._control:
             chunk = self._control.popleft()

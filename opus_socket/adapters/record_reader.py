@@ -14,7 +14,14 @@ from attrs import define, field
 from opus_socket.adapters.backlog import Backlogs
 from opus_socket.adapters.base import Lane, Route, Switchboard
 from opus_socket.adapters.flow import Output
-from opus_socket.adapters.records import HEAD, HEAD_SIZE, VERSION, parse_lane, parse_route
+from opus_socket.adapters.records import (
+    HEAD,
+    HEAD_SIZE,
+    VERSION,
+    parse_lane,
+    parse_progress,
+    parse_route,
+)
 from opus_socket.core.addresses import WORD_MAX, Contact, Endpoint
 from opus_socket.core.effects import Kind
 from opus_socket.core.key_attributes import DIGEST_LENGTH
@@ -40,6 +47,8 @@ class RecordReader:
         remote: the endpoint at the other end; None until it has said so.
         opened: called whenever an endpoint has introduced itself.
         regulated: called with a lane and whether the other end has paused it.
+        progressed: called with a lane and how long ago, in seconds, something was taken of what it
+            waits for there.
 
     Attributes:
         carried: set when a message was handed on; whoever looks at it clears it.
@@ -50,6 +59,7 @@ class RecordReader:
     remote: Endpoint | None
     opened: Callable[[], None]
     regulated: Callable[[Lane, bool], None]
+    progressed: Callable[[Lane, float], None]
     carried: bool = field(default=False, init=False)
     _digests: dict[int, bytes] = field(factory=dict, init=False)
     _route: Route | None = field(default=None, init=False)
@@ -140,6 +150,8 @@ class RecordReader:
             self._take_select(body)
         elif kind in (Kind.PAUSE, Kind.RESUME):
             self.regulated(parse_lane(body, "bad_pause"), kind is Kind.PAUSE)
+        elif kind is Kind.PROGRESS:
+            self.progressed(*parse_progress(body))
         elif self._route is None or self._sender is None:
             self.host.refuse("unselected")
         elif kind is not Kind.PROTOCOL or self._agrees(self._route.tag):

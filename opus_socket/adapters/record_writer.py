@@ -26,7 +26,7 @@ from opus_socket.core.effects import Kind
 PIECES_PER_WRITE = 64
 JOIN_BELOW = 1024
 MAX_LANES = 1 << 16
-_OF_LANES = (Kind.PAUSE, Kind.RESUME)
+_OF_LANES = (Kind.PAUSE, Kind.RESUME, Kind.PROGRESS)
 
 Span = tuple[Output | None, int, int]
 """Of which output the next bytes are, how many, and in how many messages."""

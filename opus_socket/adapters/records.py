@@ -3,7 +3,8 @@
 Its one rule: the layout stands here and nowhere else. A record is `u8 kind | u24 length | body`;
 `open` introduces the endpoint at the other end and an overlay that it has members of, `select`
 says between which virtual nodes the records that follow go, `pause` and `resume` say of which
-lane, a route and a traffic class, the other end wants no overlay messages for now. The overlay
+lane, a route and a traffic class, the other end wants no overlay messages for now, and `progress`
+how long ago (u32, in milliseconds) something was taken of what a paused lane waits for. The overlay
 messages of one record are of one class, which their first one names.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import struct
 
 from opus_socket.adapters.base import Lane, Route
-from opus_socket.core.addresses import Endpoint
+from opus_socket.core.addresses import WORD_MAX, Endpoint
 from opus_socket.core.effects import Kind
 from opus_socket.core.wire import encode_plain
 from opus_socket.errors import RemoteProtocolError
@@ -60,6 +61,20 @@ def parse_lane(body: bytes, kind: str) -> Lane:
         RemoteProtocolError: `kind`; the body has another length.
     """
     return Lane(parse_route(body[:-1], kind), body[-1])
+
+
+def progress_bytes(lane: Lane, age: float) -> bytes:
+    """The body of a `progress`: a lane, and so many seconds."""
+    return lane_bytes(lane) + min(round(age * 1000), WORD_MAX).to_bytes(_WORD)
+
+
+def parse_progress(body: bytes) -> tuple[Lane, float]:
+    """The lane in the body of a `progress`, and the seconds.
+
+    Raises:
+        RemoteProtocolError: the body has another length.
+    """
+    return parse_lane(body[:-_WORD], "bad_progress"), int.from_bytes(body[-_WORD:]) / 1000
 
 
 def parse_route(body: bytes, kind: str) -> Route:

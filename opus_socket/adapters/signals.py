@@ -1,4 +1,5 @@
-"""What the other end of a connection is to be told of lanes: to pause them, and to resume them.
+"""What the other end of a connection is to be told of lanes: to pause them, that what they wait for
+goes on, and to resume them.
 
 Its one rule: of each lane only the last word waits. What has not been written can be taken back, so
 an end that does not read makes nothing grow: a lane that was paused and resumed meanwhile is not
@@ -10,6 +11,7 @@ from __future__ import annotations
 from attrs import define, field
 
 from opus_socket.adapters.base import Lane
+from opus_socket.adapters.records import lane_bytes, progress_bytes
 from opus_socket.core.effects import Kind
 
 
@@ -17,7 +19,7 @@ from opus_socket.core.effects import Kind
 class Signals:
     """What waits to be said on one connection, in the order in which it came up."""
 
-    _waiting: dict[Lane, Kind] = field(factory=dict, init=False)
+    _waiting: dict[Lane, tuple[Kind, float]] = field(factory=dict, init=False)
 
     def __bool__(self) -> bool:
         """Whether something waits."""
@@ -29,13 +31,21 @@ class Signals:
     def regulate(self, lane: Lane, paused: bool) -> None:
         """A lane is to be paused, or to be resumed: say so, or take back what was not said yet."""
         kind = Kind.PAUSE if paused else Kind.RESUME
-        if self._waiting.pop(lane, kind) is kind:
-            self._waiting[lane] = kind
+        taken_back, _ = self._waiting.pop(lane, (kind, 0.0))
+        if taken_back in (kind, Kind.PROGRESS):
+            self._waiting[lane] = kind, 0.0
 
-    def take(self) -> tuple[Lane, Kind]:
-        """What is to be said first; there must be something."""
+    def progress(self, lane: Lane, age: float) -> None:
+        """Something was taken, so many seconds ago, of what a paused lane waits for."""
+        kind, _ = self._waiting.get(lane, (Kind.PROGRESS, 0.0))
+        if kind is Kind.PROGRESS:
+            self._waiting[lane] = kind, age
+
+    def take(self) -> tuple[Lane, Kind, bytes]:
+        """What is to be said first, as the body of a record; there must be something."""
         lane = next(iter(self._waiting))
-        return lane, self._waiting.pop(lane)
+        kind, age = self._waiting.pop(lane)
+        return lane, kind, progress_bytes(lane, age) if kind is Kind.PROGRESS else lane_bytes(lane)
 
     def clear(self) -> None:
         """Nothing is to be said any more."""

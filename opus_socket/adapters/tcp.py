@@ -20,7 +20,7 @@ from attrs import define, field
 
 from opus_socket.adapters.backlog import Backlogs
 from opus_socket.adapters.base import LONGEST_FRAME, READ_SIZE, Lane, Route, Switchboard
-from opus_socket.adapters.flow import FlowSettings, Intake, Output, attended_by_nobody
+from opus_socket.adapters.flow import FlowSettings, Intake, Output, attended_by_nobody, spread
 from opus_socket.adapters.outgoing import Chunk, Outgoing
 from opus_socket.adapters.poller import READ, WRITE
 from opus_socket.adapters.record_reader import RecordReader
@@ -39,6 +39,10 @@ LONGEST_READ = READ_SIZE + LONGEST_FRAME
 LONG_FRAME = 4096
 KEPT = FlowSettings(limit=1 << 23)
 KERNEL_BUFFER = 1 << 18
+HEARSAY = 1 / 32
+"""Seconds by which progress grows older with each connection that it is told over: what goes round
+in a circle is soon too old."""
+
 NOTSENT_LOWAT = 1 << 15
 _TCP_NOTSENT_LOWAT = 25
 
@@ -110,7 +114,12 @@ class Connection:
         self.place = None if self._remote is None else self._remote[:2]
         self.kept = Output(None, KEPT, attended_by_nobody)
         self._backlogs = Backlogs(
-            self.host, (self.kept, self.endpoint_kept), self._regulate, self._drained, self._break
+            self.host,
+            (self.kept, self.endpoint_kept),
+            self._regulate,
+            self._report,
+            self._drained,
+            self._break,
         )
         self.reader = RecordReader(
             self.host,
@@ -118,6 +127,7 @@ class Connection:
             self._remote,
             lambda: self.owner.opened(self),
             self._regulated,
+            self._reported,
         )
         self._writer = RecordWriter(self.host, self.local, self._outgoing)
         self._intake = Intake(self._watch)
@@ -241,6 +251,12 @@ class Connection:
             self._outgoing.resume(lane)
             self._touch()
 
+    def _reported(self, lane: Lane, age: float) -> None:
+        """What a lane waits for at the other end has taken something so many seconds ago."""
+        output, now = self._outgoing.held_up(lane), self.host.now()
+        if output is not None and output.hear(now - age):
+            spread(output, now)
+
     # Reading
 
     def ready(self, mask: int) -> None:
@@ -310,6 +326,12 @@ class Connection:
         """Tell the other end whether to pause a lane."""
         if self.open:
             self._outgoing.signals.regulate(lane, paused)
+            self._touch()
+
+    def _report(self, lane: Lane, when: float) -> None:
+        """Tell the other end that what a paused lane waits for has taken something then."""
+        if self.open:
+            self._outgoing.signals.progress(lane, self.host.now() - when + HEARSAY)
             self._touch()
 
     def _drained(self) -> None:

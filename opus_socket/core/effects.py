@@ -29,6 +29,7 @@ class Kind(IntEnum):
     MEASUREMENT = 5
     PAUSE = 6
     RESUME = 7
+    PROGRESS = 8
 
 
 class Role(StrEnum):

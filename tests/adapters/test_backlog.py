@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import socket
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from board import DIGEST, TAG, Board, contact, frame, turn_until
 from opus_socket.adapters.base import Lane, Route, whole_frames
-from opus_socket.adapters.flow import Output, Overflow
+from opus_socket.adapters.flow import Output, Overflow, spread
 from opus_socket.adapters.pool import TcpLink
 from opus_socket.adapters.records import open_record, record, select_record
-from opus_socket.adapters.tcp import LONGEST_READ
+from opus_socket.adapters.tcp import HEARSAY, LONGEST_READ
 from opus_socket.core.addresses import Endpoint
 from opus_socket.core.effects import Kind
 from opus_socket.core.message import OverlayMessage, class_of, version_and_size
@@ -33,6 +36,9 @@ STEPS = st.one_of(
     st.tuples(st.just("here"), st.just(0), st.just(0)),
     st.tuples(st.just("there"), st.just(0), st.just(0)),
 )
+
+
+Boards = Callable[[], Board]
 
 
 class Crossing:
@@ -133,6 +139,63 @@ def test_what_is_kept_is_accounted_twice() -> None:
         crossing.step("open", 0, 0)
         crossing.wait_for(LANES)
         assert connection.kept.queued == 0
+
+
+@pytest.mark.parametrize("far", [0, 3])
+def test_a_paused_lane_does_not_stall_while_what_it_waits_for_goes_on(
+    far: int, make_board: Boards
+) -> None:
+    """Also if that is a member further on, and only its output takes something now and then. When
+    it takes nothing any more, all of them stall.
+    """
+    boards = [make_board() for _ in range(far + 2)]
+    ports = [board.listen() for board in boards]
+    outputs = [board.output(10_000, overflow=Overflow.BLOCK) for board in boards]
+    links = [
+        TcpLink(board, port, contact(target.local), LANES[0], output)
+        for board, port, target, output in zip(boards, ports, ports[1:], outputs, strict=False)
+    ]
+    for board, link in zip(boards[1:], links[1:], strict=False):
+        board.gates[LANES[0]] = link.output
+        board.relay = partial(_relay, link)
+    gate = outputs[-1]
+    boards[-1].gates[LANES[0]] = gate
+    gate.admit(20_000, 1, 0.0)
+
+    while not all(output.closed for output in outputs):
+        if not outputs[0].closed:
+            data = frame(b"x" * 2000)
+            links[0].push([data], len(data), 1)
+        for board in boards:
+            board.turn()
+
+    heard = 0.0
+
+    def has_heard() -> bool:
+        return outputs[0].progress(boards[0].clock) >= heard
+
+    def pass_time() -> None:
+        for board, output in zip(boards, outputs, strict=True):
+            board.advance(0.25)
+            output.overdue(board.clock)
+            if output.closed:
+                spread(output, board.clock)
+
+    for _ in range(10):
+        pass_time()
+        gate.release(1, boards[-1].clock)
+        heard = boards[-1].clock - (far + 1) * HEARSAY - 0.01
+        for _ in range(5):
+            pass_time()
+        turn_until(has_heard, *boards)
+        assert all(output.closed for output in outputs)
+    for _ in range(9):
+        pass_time()
+    assert all(output.stalled or not output.closed for output in outputs)
+
+
+def _relay(link: TcpLink, frames: memoryview) -> None:
+    link.push([frames], len(frames), 1)
 
 
 def test_new_lanes_do_not_get_past_a_full_output_for_ever() -> None:

@@ -24,7 +24,7 @@ from emulated_board import (
     taken,
 )
 from opus_socket.adapters.emulation import EmulatedLink, Held
-from opus_socket.adapters.flow import FlowSettings, Output, Overflow
+from opus_socket.adapters.flow import FlowSettings, Intake, Output, Overflow
 from opus_socket.adapters.pool import TcpLink
 from opus_socket.adapters.udp import UdpLink, UdpPort, bind
 from opus_socket.core.addresses import Endpoint, LogicalAddress
@@ -119,7 +119,7 @@ def test_a_full_link_closes_and_opens_like_any_other(here: EmulatedBoard) -> Non
         here.work()
         assert link.output.closed
         opened: list[float] = []
-        link.output.when_open(lambda: opened.append(here.clock))
+        Intake(lambda: opened.append(here.clock)).wait_for([link.output])
         while not opened:
             here.pass_time(0.01)
             feed(there)
@@ -318,7 +318,7 @@ def test_a_member_that_is_gone_keeps_nobody_waiting(here: EmulatedBoard) -> None
     bring(here, 100)
     gate = here.gate()
     opened: list[bool] = []
-    gate.output.when_open(lambda: opened.append(True))
+    Intake(lambda: opened.append(True)).wait_for([gate.output])
     emulation.close()
     here.pass_time(10.0)
     assert opened

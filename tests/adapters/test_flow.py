@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import pytest
 from attrs import define, field
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from opus_socket.adapters.flow import FlowSettings, Intake, Output, Overflow
+from board import frame
+from opus_socket.adapters.flow import NEWS, FlowSettings, Intake, Output, Overflow, spread
+from opus_socket.adapters.inbox import Inbox
+from opus_socket.adapters.tcp import HEARSAY
+from opus_socket.core.message import OverlayMessage
 
 LIMIT = 100
 STALL = 2.0
@@ -270,3 +276,87 @@ def test_a_feeder_of_several_outputs_goes_on_when_the_last_one_opens() -> None:
     assert feeder.resumed == 0
     gates[1].release(LIMIT, 0.0)
     assert feeder.resumed == 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=30),
+    st.lists(st.tuples(st.integers(0, 7), st.floats(0.0, 20.0)), min_size=1, max_size=8),
+)
+def test_progress_reaches_all_who_wait(
+    waits: list[tuple[int, int]], moves: list[tuple[int, float]]
+) -> None:
+    """Whoever waits for an output that takes something, directly or through others, in circles too,
+    knows of it, but for what is too little to tell; nobody hears of what did not happen.
+    """
+    outputs = [output() for _ in range(8)]
+    for gate in outputs:
+        gate.admit(LIMIT + 50, 1, 0.0)
+    for waiting, blocker in waits:
+        fed = outputs[waiting]
+        Intake(_nobody, lambda when, fed=fed: (fed,)).wait_for([outputs[blocker]])  # type: ignore[misc]
+    latest = [0.0] * 8
+    for index, when in moves:
+        outputs[index].release(1, max(when, latest[index]))
+        latest[index] = max(when, latest[index])
+    for gate in outputs:
+        spread(gate, 20.0)
+    reached = [*latest]
+    for _ in outputs:
+        for waiting, blocker in waits:
+            reached[waiting] = max(reached[waiting], reached[blocker])
+    for gate, at_most in zip(outputs, reached, strict=True):
+        assert at_most - 8 * NEWS <= gate.progress(20.0) <= at_most
+
+
+def test_what_is_said_of_progress_goes_in_no_circle_for_ever() -> None:
+    """Outputs that wait for each other over connections whose ways take long: what once was
+    progress keeps none of them from stalling.
+    """
+    circle = [output() for _ in range(3)]
+    on_the_way: list[tuple[float, Output, float]] = []
+    now = 0.0
+
+    def heard_of(fed: Output) -> Callable[[float], list[Output]]:
+        def heard(when: float) -> list[Output]:
+            on_the_way.append((now + 0.3, fed, now - when + HEARSAY))
+            return []
+
+        return heard
+
+    for gate, fed in zip(circle, circle[1:] + circle[:1], strict=True):
+        gate.admit(2 * LIMIT, 1, 0.0)
+        Intake(_nobody, heard_of(fed)).wait_for([gate])
+    circle[0].release(1, 1.0)
+    while not all(gate.stalled for gate in circle):
+        now += 0.05
+        assert now < 1.0 + 10 * STALL
+        for news in [each for each in on_the_way if each[0] <= now]:
+            on_the_way.remove(news)
+            _, fed, age = news
+            if fed.closed and fed.hear(now - age):
+                spread(fed, now)
+        for gate in circle:
+            gate.overdue(now)
+            if gate.closed and round(now * 20) % 5 == 0:
+                spread(gate, now)
+    assert now > 1.0 + STALL
+
+
+@pytest.mark.parametrize("pause", [STALL / 2, 0.99 * STALL])
+def test_one_that_takes_a_message_now_and_then_does_not_stall(pause: float) -> None:
+    """Also while the batch from which it takes them keeps its room."""
+    clock = 0.0
+    inbox = Inbox(output(limit=1000), lambda: clock)
+    inbox.push([OverlayMessage.parse(frame(b"", number)) for number in range(20)], 1000)
+    assert inbox.output.closed
+    for _ in range(19):
+        clock += pause
+        inbox.pop()
+        assert not inbox.output.overdue(clock)
+        assert inbox.output.closed
+    clock += STALL - 0.01
+    inbox.output.overdue(clock)
+    assert not inbox.output.stalled
+    clock += 0.01
+    inbox.output.overdue(clock)
+    assert inbox.output.stalled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import closing
 
 import cbor2
 import pytest
@@ -17,11 +18,12 @@ from opus_socket.adapters.record_reader import MAX_OVERLAYS, RecordReader
 from opus_socket.adapters.records import (
     lane_bytes,
     open_record,
+    progress_bytes,
     record,
     record_head,
     select_record,
 )
-from opus_socket.core.addresses import Endpoint
+from opus_socket.core.addresses import WORD_MAX, Endpoint
 from opus_socket.core.effects import Kind
 from opus_socket.core.wire import MAX_BODY
 from opus_socket.errors import RemoteProtocolError
@@ -38,8 +40,11 @@ class Stream:
         self.board = board
         self.introductions = 0
         self.regulated: list[tuple[Lane, bool]] = []
-        nothing_kept = Backlogs(board, (), _unexpected, _unexpected, _unexpected)
-        self.reader = RecordReader(board, nothing_kept, remote, self._count, self._regulate)
+        self.reported: list[tuple[Lane, float]] = []
+        nothing_kept = Backlogs(board, (), _unexpected, _unexpected, _unexpected, _unexpected)
+        self.reader = RecordReader(
+            board, nothing_kept, remote, self._count, self._regulate, self._report
+        )
         self.tail = b""
         self.longest_tail = 0
 
@@ -55,6 +60,9 @@ class Stream:
     def feed_all(self, parts: Iterable[bytes]) -> None:
         for part in parts:
             self.feed(part)
+
+    def _report(self, lane: Lane, age: float) -> None:
+        self.reported.append((lane, age))
 
     def _count(self) -> None:
         self.introductions += 1
@@ -83,7 +91,7 @@ def everything() -> bytes:
             select_record(OTHER),
             of_overlay(frame(b"four", 4)),
             record(Kind.RENDEZVOUS, b""),
-            bytes((8,)) + (0).to_bytes(3),
+            bytes((9,)) + (0).to_bytes(3),
             record(Kind.MEASUREMENT, b"x" * 300),
         ]
     )
@@ -160,6 +168,8 @@ def test_a_stream_cut_anywhere_says_the_same(cuts: list[int]) -> None:
         (OPENING + record(Kind.PAUSE, b"x" * 12), "bad_pause"),
         (OPENING + record(Kind.PAUSE, b"x" * 14), "bad_pause"),
         (OPENING + record(Kind.RESUME, b""), "bad_pause"),
+        (OPENING + record(Kind.PROGRESS, lane_bytes(LANE)), "bad_progress"),
+        (OPENING + record(Kind.PROGRESS, b"xyz"), "bad_progress"),
         (OPENING + of_overlay(frame(b"x")[:-1]), "partial_frame"),
         (OPENING + of_overlay(frame(b"x"), b"\0" * 7), "partial_frame"),
         (OPENING + of_overlay(b"\xf0" * 40), "version"),
@@ -224,6 +234,16 @@ def test_routes_are_paused_and_resumed_by_name(board: Board) -> None:
     stream.feed(record(Kind.PAUSE, lane_bytes(other)) + OPENING)
     stream.feed(record(Kind.RESUME, lane_bytes(other)) + record(Kind.PAUSE, lane_bytes(LANE)))
     assert stream.regulated == [(other, True), (other, False), (LANE, True)]
+
+
+@given(st.floats(0, 1e12))
+def test_progress_is_known_to_the_millisecond(age: float) -> None:
+    with closing(Board()) as board:
+        stream = Stream(board)
+        stream.feed(record(Kind.PROGRESS, progress_bytes(LANE, age)))
+        [(lane, reported)] = stream.reported
+        assert lane == LANE
+        assert reported == pytest.approx(min(age, WORD_MAX / 1000), abs=0.001)
 
 
 def test_overlays_of_one_connection_are_bounded(board: Board) -> None:
