@@ -150,7 +150,7 @@ async def _flooded() -> AsyncIterator[tuple[OverlayHost, OverlaySocket, OverlayS
 
 def _garbage(rng: Random, route: Route) -> Callable[[], bytes]:
     bodies = [rng.randbytes(rng.randrange(200)) for _ in range(1000)]
-    heads = [datagram.HEADER.pack(1, kind, 0, *route) for kind in range(8)]
+    heads = [datagram.HEADER.pack(1, kind, 0, *route) for kind in range(9)]
     heads += [datagram.HEADER.pack(2, 2, 0, *route), datagram.HEADER.pack(1, 2, 9, *route), b""]
     return lambda: rng.choice(heads) + rng.choice(bodies)
 
@@ -200,7 +200,7 @@ async def test_a_flood_of_garbage_records_leaves_nothing_behind() -> None:
             route = Route(tag, b.contact.index, rng.randrange(3))
             head = open_record(local, tag, digest) + select_record(route)
             body = b"".join(
-                bytes((rng.choice((2, 2, 4, 5, 8, 200)),)) + len(each).to_bytes(3) + each
+                bytes((rng.choice((2, 2, 4, 5, 9, 200)),)) + len(each).to_bytes(3) + each
                 for each in (rng.randbytes(rng.randrange(40)) for _ in range(2000))
             )
             records += 2000
