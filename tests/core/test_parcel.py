@@ -141,6 +141,18 @@ def test_a_part_of_a_parcel_does_not_keep_the_rest() -> None:
     assert kept < len(long) / 2
 
 
+def test_what_is_left_of_a_parcel_goes_on() -> None:
+    """Of three sources a member has seen the first; their frames are equally long."""
+    bursts = [frames_of(source, Mode.MULTICAST, None, bytes((source,))) for source in (7, 8, 9)]
+    here = engine(3, 1, 4)
+    relay(here, bursts[0])
+    data = b"".join(bursts)
+    part = going(here.switch(Parcel(len(data), [data]), member(1), 0.0))
+    for below in (engine(4, 3), engine(5, 3)):
+        delivered = below.switch(part, member(3), 0.0).delivered
+        assert [message.payload for message in delivered] == [b"\x08", b"\x09"]
+
+
 def test_relays_write_nothing() -> None:
     """However many hand a parcel on; the one that it is for sees what a wire would have brought."""
     payload = bytes(1 << 20)
