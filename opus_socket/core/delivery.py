@@ -13,6 +13,7 @@ from attrs import define, evolve, field
 
 from opus_socket.core.batch import Batch
 from opus_socket.core.dispatch import ForService, Tally
+from opus_socket.core.duplicates import DuplicateWindows
 from opus_socket.core.events import MessageLost
 from opus_socket.core.extensions import Code
 from opus_socket.core.fragments import bodies_of, opening_of
@@ -33,6 +34,7 @@ class Delivery:
         tally: where it is counted.
         losses: tells whom it concerns.
         max_message: bytes of payload of the longest message that is put together.
+        windows: know what has come of each lane.
 
     Attributes:
         intercepted: whether anybody sees relayed messages: of the application (by False), of
@@ -44,6 +46,7 @@ class Delivery:
     tally: Tally
     losses: LossReporter
     max_message: int
+    windows: DuplicateWindows
     intercepted: dict[bool, bool] = field(factory=lambda: {False: False, True: False}, init=False)
     watching: bool = field(default=False, init=False)
     _services: dict[int, bool] = field(factory=dict, init=False)
@@ -51,7 +54,7 @@ class Delivery:
     _left: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._reassembly = Reassembly(self.max_message)
+        self._reassembly = Reassembly(self.max_message, self.windows)
 
     def register(self, service: int, intercepts: bool) -> None:
         """Hand messages for this service over from now on: see `ForwardingEngine`.

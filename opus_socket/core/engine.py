@@ -95,7 +95,9 @@ class ForwardingEngine:
         self._losses = LossReporter(
             self._origin, self._routes, self._tally, settings.reports_per_second
         )
-        self._delivery = Delivery(self._origin, self._tally, self._losses, settings.max_message)
+        self._delivery = Delivery(
+            self._origin, self._tally, self._losses, settings.max_message, self.windows
+        )
 
     def longest_payload(self) -> int:
         """Bytes of the longest payload of the application that fits one frame."""

@@ -4,12 +4,14 @@ Its one rule: whatever comes, in whatever order, memory is bounded, and of every
 fragment came exactly one thing is told: the message, or its loss.
 
 Fragments of a message, known by its identity, are gathered until all of them are here. A message is
-given up, as `incomplete`, when no new fragment of it came for 10 seconds, or when there is no room:
-of what all sources together, or one of them, have begun, the message goes first that has gained
+given up, as `incomplete`, when no new fragment of it came for 10 seconds and later ones of its lane
+have come, which says that something is lost. What only comes late may be slow or held up, and is
+waited for 10 minutes, for its source may be gone. It is given up, too, when there is no room: of
+what all sources together, or one of them, have begun, the message goes first that has gained
 nothing for longest. One that promises to be longer than is allowed is given up at once, as
 `too_long`. Fragments that contradict what is known of their message, or themselves, are refused one
-by one. Of messages that are done with only the identity is kept, and not for ever: stragglers
-begin nothing new.
+by one. Of messages that are done with only the identity is kept, and not for ever: stragglers begin
+nothing new.
 
 Source: ours.
 """
@@ -24,12 +26,15 @@ from math import inf
 from attrs import define, field, frozen
 
 from opus_socket.core.dispatch import Piece
-from opus_socket.core.duplicates import LANE_SHIFT
+from opus_socket.core.duplicates import LANE_SHIFT, DuplicateWindows
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.runs import Run
 
 LIFETIME = 10.0
-"""Seconds without a new fragment after which a message is given up."""
+"""Seconds without a new fragment after which a message is given up that others have overtaken."""
+
+PATIENCE = 600.0
+"""The same for one that none has overtaken."""
 
 OF_A_SOURCE = 2
 """How many messages of the longest kind there is room for from one source."""
@@ -208,13 +213,16 @@ class Reassembly:
 
     Args:
         longest: bytes of payload that a message may have.
+        windows: know what else of a lane has come.
 
     Attributes:
         cost: bytes that are held now, with what it takes to hold them.
     """
 
     longest: int
+    windows: DuplicateWindows
     cost: int = field(default=0, init=False)
+    _again: float = field(default=0.0, init=False)
     _partials: OrderedDict[Identity, _Partial] = field(factory=OrderedDict, init=False)
     _sources: dict[int, _Source] = field(factory=dict, init=False)
     _finished: OrderedDict[Identity, bool] = field(factory=OrderedDict, init=False)
@@ -224,7 +232,7 @@ class Reassembly:
         """When `wake` is due, in seconds; inf for never."""
         if not self._partials:
             return inf
-        return next(iter(self._partials.values())).used + LIFETIME
+        return max(next(iter(self._partials.values())).used + LIFETIME, self._again)
 
     def take(
         self, run: Run, bodies: Sequence[Piece], opening: OverlayMessage | None, now: float
@@ -286,10 +294,23 @@ class Reassembly:
     def wake(self, now: float) -> Sequence[Loss]:
         """The deadline has come: the messages that are given up."""
         losses: list[Loss] = []
-        while self._partials and self.next_deadline <= now:
-            oldest = next(iter(self._partials.values()))
-            self._drop(oldest, oldest.cost, "incomplete", losses)
+        self._again = now + LIFETIME
+        for partial in list(self._partials.values()):
+            if partial.used + LIFETIME > now:
+                self._again = min(self._again, partial.used + LIFETIME)
+                break
+            if partial.used + PATIENCE <= now or self._is_overtaken(partial):
+                self._drop(partial, partial.cost, "incomplete", losses)
         return losses
+
+    def _is_overtaken(self, partial: _Partial) -> bool:
+        """Whether what comes behind the first fragment that is missing has come, or that was seen
+        and refused.
+        """
+        incarnation, first = partial.id
+        window = self.windows.find(incarnation, first >> LANE_SHIFT)
+        latest = -1 if window is None else window.highest
+        return bool(partial.early) or latest >= first + partial.following
 
     def clear(self) -> None:
         """Forget everything, and say nothing."""

@@ -17,6 +17,7 @@ from opus_socket.core.events import MessageLost
 from opus_socket.core.extensions import Code
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Mode
+from opus_socket.core.reassembly import LIFETIME, PATIENCE
 from opus_socket.core.runs import split_pieces
 from opus_socket.errors import LocalProtocolError
 from still_overlay import contact_of, lone, member, relay
@@ -185,7 +186,7 @@ def test_what_comes_is_exact_and_what_does_not_is_told(data: st.DataObject) -> N
             assert message.id is not None
             assert message.id not in delivered
             delivered[message.id] = message.payload
-    while here.next_deadline < 100.0:
+    while here.next_deadline < 2 * PATIENCE:
         told += here.wake(here.next_deadline)
 
     missing = [parts[number][0] for number in lost]
@@ -272,6 +273,41 @@ def test_ten_seconds_without_a_new_fragment() -> None:
     assert (late.delivered, late.events, late.dropped) == ([], [], {})
     assert here.next_deadline == float("inf")
     assert here.statistics().dropped == {"incomplete": 1}
+
+
+@given(st.lists(st.floats(0.0, PATIENCE - 1.0), min_size=3, max_size=3), st.booleans())
+def test_what_nothing_has_overtaken_is_waited_for(pauses: list[float], overtaken: bool) -> None:
+    """Its link may be slow, or its lane be held up. When a later message of its lane has come, it
+    is given up ten seconds after its last fragment, or when the next look finds it.
+    """
+    engine, here, now = source(), receiver(), 0.0
+    frames, later = sent(engine, pattern(4 * PART)), sent(engine, b"later")
+    told: list[MessageLost] = []
+    delivered: list[OverlayMessage] = []
+    for frame, pause in zip(frames, [0.0, *pauses], strict=True):
+        while here.next_deadline <= now + pause:
+            told += here.wake(here.next_deadline)
+        now += pause
+        delivered += relay(here, frame, now=now).delivered
+        if overtaken and frame is frames[1]:
+            delivered += relay(here, later[0], now=now).delivered
+    given_up = overtaken and max(pauses[1:]) >= 10.0
+    assert bool(told) is given_up
+    assert pattern(4 * PART) in [message.payload for message in delivered] or given_up
+    assert here.next_deadline == float("inf")
+
+
+def test_a_message_whose_source_is_gone_is_not_waited_for_for_ever() -> None:
+    here, frames = receiver(), sent(source(), pattern(4 * PART))
+    relay(here, frames[0] + frames[1], now=1.0)
+    told: list[MessageLost] = []
+    deadline = 0.0
+    while not told:
+        deadline = here.next_deadline
+        told += here.wake(deadline)
+    assert 1.0 + PATIENCE <= deadline < 1.0 + PATIENCE + LIFETIME
+    assert told == [MessageLost((1002, 0), None, "incomplete", member(3))]
+    assert here.statistics().gathered_bytes == 0
 
 
 def test_a_unicast_is_told_with_its_destination() -> None:

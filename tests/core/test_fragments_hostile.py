@@ -16,7 +16,7 @@ from opus_socket.core.events import MessageLost
 from opus_socket.core.extensions import Code, Extension, Flags
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Mode
-from opus_socket.core.reassembly import MAX_FINISHED
+from opus_socket.core.reassembly import MAX_FINISHED, PATIENCE
 from still_overlay import lone, member, relay
 
 LONGEST = 20_000
@@ -191,7 +191,7 @@ def test_a_flood_of_beginnings_is_bounded_and_the_oldest_goes_first() -> None:
         assert here.statistics().gathered_bytes <= ROOM_OF_ALL
     assert [message.payload for message in delivered] == [bytes(30 * 500)]
     assert 2000 - len(told) == ROOM_OF_ALL // (500 + 48 + 2048)
-    told += here.wake(100.0)
+    told += here.wake(2.0 + PATIENCE)
     expected = [MessageLost((5000 + n, 0), None, "incomplete", member(3)) for n in range(2000)]
     assert told == expected
     assert here.statistics().gathered_bytes == 0
@@ -262,7 +262,7 @@ def test_whatever_comes_nothing_is_raised_and_everything_is_told(
         assert dispatch.consumed == len(data)
         ended += [message.id for message in dispatch.delivered if message.id is not None]
         ended += [event.id for event in dispatch.events if isinstance(event, MessageLost)]
-    ended += [event.id for event in here.wake(10.0)]
+    ended += [event.id for event in here.wake(PATIENCE)]
     assert len(set(ended)) == len(ended)
     assert here.statistics().gathered_bytes == 0
     assert here._delivery._reassembly._sources == {}
