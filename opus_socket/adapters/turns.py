@@ -87,8 +87,11 @@ class Turns(Generic[T]):
         if len(credits) == 1:
             [taker] = credits
             return taker, 0
-        heaviest = 0
+        heaviest = passed = 0
         while True:
+            if passed == len(credits):
+                self._skip_rounds(heaviest)
+                passed = 0
             taker = next(iter(credits))
             waits, credit = taker.waits, credits[taker]
             if len(credits) == 1:
@@ -97,13 +100,14 @@ class Turns(Generic[T]):
             if taker is not self._turn:
                 self._turn = taker
                 heaviest = heaviest or max([each.weight for each in credits])
-                credit += max(1, self.longest * taker.weight // heaviest)
-                credits[taker] = credit = min(credit, SAVED_LIMIT)
+                credits[taker] = credit = min(credit + self._turn_of(taker, heaviest), SAVED_LIMIT)
             if credit > 0 and waits:
                 return taker, credit
             self._end_turn(taker)
+            passed += 1
             if credit > 0 and not (waits or taker.held_back):
                 del credits[taker]
+                passed = 0
 
     def pay(self, taker: T, size: int) -> None:
         """It has taken so many bytes; when its turn is used up, it is that of the next one."""
@@ -119,6 +123,21 @@ class Turns(Generic[T]):
         """Nobody takes turns any more, and nothing is owed or saved."""
         self._credits.clear()
         self._turn = None
+
+    def _turn_of(self, taker: T, heaviest: int) -> int:
+        return max(1, self.longest * taker.weight // heaviest)
+
+    def _skip_rounds(self, heaviest: int) -> None:
+        """All have had their turn, and none has taken anything: go on to the round before the one in
+        which the first of those who owe has paid. There may be very many.
+        """
+        credits = self._credits
+        turns = {taker: self._turn_of(taker, heaviest) for taker in credits}
+        rounds = min(
+            -credits[taker] // turn for taker, turn in turns.items() if not taker.held_back
+        )
+        for taker, turn in turns.items():
+            credits[taker] = min(credits[taker] + rounds * turn, SAVED_LIMIT)
 
     def _end_turn(self, taker: T) -> None:
         self._turn = None
