@@ -128,7 +128,7 @@ class Turns(Generic[T]):
         return max(1, self.longest * taker.weight // heaviest)
 
     def _skip_rounds(self, heaviest: int) -> None:
-        """All have had their turn, and none has taken anything: go on to the round before the one in
+        """All have had their turn, and none has taken anything: go on to the round before that in
         which the first of those who owe has paid. There may be very many.
         """
         credits = self._credits
