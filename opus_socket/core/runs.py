@@ -124,11 +124,11 @@ class Run:
     def _copy(self, buffer: memoryview, payload_at: int) -> list[OverlayMessage]:
         starts, base = self.starts, self.starts[0]
         if len(starts) == 1:
-            return [OverlayMessage(bytes(buffer[base : self.stop]), payload_at)]
+            return [OverlayMessage(buffer[base : self.stop].tobytes(), payload_at)]
         ends = [*starts[1:], self.stop]
         if self.stop - base >= _COPY_EACH * len(starts):
             return [
-                OverlayMessage(bytes(buffer[start:end]), payload_at)
+                OverlayMessage(buffer[start:end].tobytes(), payload_at)
                 for start, end in zip(starts, ends, strict=True)
             ]
         # Short frames are cut from one copy of all, which costs less than a view of each.
