@@ -5,46 +5,17 @@ Its one rule: it is checked before anything is done, so that a refused call has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from operator import index
-
 from opus_socket.core.addresses import ANY_INDEX, Contact, Endpoint, LogicalAddress
 from opus_socket.core.dispatch import MAX_WEIGHT
 from opus_socket.core.inquiries import Target
 from opus_socket.core.message import MASK
 from opus_socket.core.node import ProtocolSpec
+from opus_socket.core.requests import check_whole, shown, whole
 from opus_socket.core.service import Scope, Service
 from opus_socket.errors import LocalProtocolError
 
-Payload = bytes | bytearray | memoryview
-
 _LAST_CLASS = MASK["traffic_class"]
 _EVERYBODY = [LogicalAddress.everybody(las) for las in range(MASK["las"] + 1)]
-
-
-def check_payloads(payloads: Iterable[Payload]) -> list[bytes]:
-    """The payloads as bytes that nobody can change any more.
-
-    Raises:
-        LocalProtocolError: one of them is something else.
-    """
-    return [each if type(each) is bytes else check_payload(each) for each in payloads]
-
-
-def check_payload(payload: Payload) -> bytes:
-    """The payload as bytes that nobody can change any more.
-
-    Raises:
-        LocalProtocolError: it is something else.
-    """
-    if type(payload) is bytes:
-        return payload
-    if not isinstance(payload, (bytes, bytearray, memoryview)):
-        raise LocalProtocolError(
-            f"a payload of type {type(payload).__name__}; "
-            "bytes, a bytearray or a memoryview is allowed"
-        )
-    return bytes(payload)
 
 
 def check_address(spec: ProtocolSpec, address: object) -> LogicalAddress:
@@ -108,9 +79,11 @@ def check_maximum(call: str, maximum: int) -> int:
     Raises:
         LocalProtocolError: it is no whole number, or none of at least 1.
     """
-    number = _whole(maximum)
+    number = whole(maximum)
     if number is None or number < 1:
-        raise LocalProtocolError(f"{call}({maximum!r}): a whole number of at least 1 is allowed")
+        raise LocalProtocolError(
+            f"{call}({shown(maximum)}): a whole number of at least 1 is allowed"
+        )
     return number
 
 
@@ -120,10 +93,9 @@ def check_traffic_class(traffic_class: int) -> int:
     Raises:
         LocalProtocolError: it is no whole number from 0 to 255.
     """
-    number = traffic_class if type(traffic_class) is int else _whole(traffic_class)
-    if number is None or not 0 <= number <= _LAST_CLASS:
-        raise LocalProtocolError(f"traffic_class {traffic_class!r}: 0 to {_LAST_CLASS} are allowed")
-    return number
+    if type(traffic_class) is int and 0 <= traffic_class <= _LAST_CLASS:
+        return traffic_class
+    return check_whole("traffic_class", traffic_class, 0, _LAST_CLASS)
 
 
 def check_weight(weight: int) -> int:
@@ -132,14 +104,4 @@ def check_weight(weight: int) -> int:
     Raises:
         LocalProtocolError: it is no whole number from 1 to 100.
     """
-    number = _whole(weight)
-    if number is None or not 1 <= number <= MAX_WEIGHT:
-        raise LocalProtocolError(f"weight {weight!r}: 1 to {MAX_WEIGHT} are allowed")
-    return number
-
-
-def _whole(value: object) -> int | None:
-    try:
-        return index(value)  # type: ignore[arg-type]
-    except TypeError:
-        return None
+    return check_whole("weight", weight, 1, MAX_WEIGHT)

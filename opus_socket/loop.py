@@ -112,7 +112,11 @@ class Loop:
 
     def __attrs_post_init__(self) -> None:
         self.now = trio.lowlevel.current_clock().current_time
-        self._bell = Bell(self.poller)
+        try:
+            self._bell = Bell(self.poller)
+        except OSError:
+            self.poller.close()
+            raise
 
     # Waiting
 

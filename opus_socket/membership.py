@@ -17,13 +17,7 @@ from weakref import WeakSet
 import trio
 from attrs import define, field
 
-from opus_socket._arguments import (
-    Payload,
-    check_address,
-    check_payload,
-    check_payloads,
-    check_traffic_class,
-)
+from opus_socket._arguments import check_address, check_traffic_class
 from opus_socket.adapters.flow import Intake, Output
 from opus_socket.adapters.inbox import Inbox
 from opus_socket.config import OverlayConfig
@@ -35,6 +29,7 @@ from opus_socket.core.inquiries import Answered, Target
 from opus_socket.core.measurement import check_measurable
 from opus_socket.core.node import Measurement, Mode
 from opus_socket.core.overlay import CoreSettings, OverlayCore
+from opus_socket.core.requests import Payload, check_payload, check_payloads
 from opus_socket.core.service import Scope, Service
 from opus_socket.driver import Host
 from opus_socket.errors import JoinError, NotJoinedError

@@ -35,6 +35,8 @@ _LOOPBACK = {False: "127.0.0.1", True: "::1"}
 _REMEDIES = {
     errno.EADDRINUSE: "it is in use; choose another port, or 0 to let the system choose",
     errno.EACCES: "permission denied; choose a port above 1023",
+    errno.EMFILE: "this process has too many files open; close some or raise the limit (ulimit -n)",
+    errno.ENFILE: "the system has too many files open; close some",
     errno.EADDRNOTAVAIL: "no such address on this machine; choose one of its own, or 0.0.0.0",
 }
 
@@ -92,6 +94,19 @@ async def find_meeting(config: OverlayConfig) -> Meeting:
                 f"node_adapter.listen = {config.node_adapter.listen!r}; make them alike"
             )
     return Meeting(tuple(servers), tuple(buddies), group, v6)
+
+
+def open_loop() -> Host:
+    """A host without ports.
+
+    Raises:
+        ConfigurationError: the system has nothing left that it could wait with.
+    """
+    try:
+        return Host()
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, error.strerror or str(error))
+        raise ConfigurationError(f"no host can be opened: {remedy}") from error
 
 
 def core_settings(config: OverlayConfig, meeting: Meeting) -> CoreSettings:
@@ -160,12 +175,13 @@ async def open_port(host: Host, config: OverlayConfig, meeting: Meeting) -> Port
     # Nothing waits from here on, so nobody can cancel and leave sockets open.
     host.check_open()
     try:
+        host_address = "" if advertised else _found_out(address, meeting)
+        interface = None if meeting.group is None else _interface(config, address, meeting.group)
         udp, tcp = _bind_both(address, number, use is not Use.TCP, use is not Use.UDP)
     except OSError as error:
         raise _refused("node_adapter.listen", config.node_adapter.listen, error) from error
     sockets = [sock for sock in (udp, tcp) if sock is not None]
-    if udp is not None and meeting.group is not None:
-        interface = _interface(config, address, meeting.group)
+    if udp is not None and interface is not None:
         try:
             send_to_group_from(udp, interface)
         except OSError as error:
@@ -173,7 +189,6 @@ async def open_port(host: Host, config: OverlayConfig, meeting: Meeting) -> Port
                 sock.close()
             raise _refused("node_adapter.multicast_interface", interface, error) from error
     if not advertised:
-        host_address = _found_out(address, meeting)
         advertised = (Endpoint(host_address, sockets[0].getsockname()[1], use),)
     port = Port(
         advertised[0],

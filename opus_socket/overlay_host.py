@@ -20,7 +20,14 @@ from opus_socket.config import OverlayConfig
 from opus_socket.driver import Host, HostStatistics
 from opus_socket.errors import ConfigurationError, OverlayError
 from opus_socket.member import Port
-from opus_socket.opening import Meeting, core_settings, find_meeting, open_group, open_port
+from opus_socket.opening import (
+    Meeting,
+    core_settings,
+    find_meeting,
+    open_group,
+    open_loop,
+    open_port,
+)
 from opus_socket.overlay_socket import OverlaySocket
 
 CLOSE_TIMEOUT = 1.0
@@ -120,9 +127,10 @@ async def open_host() -> AsyncIterator[OverlayHost]:
     The body's own exception leaves the block unwrapped.
 
     Raises:
+        ConfigurationError: this process has too many files open.
         OverlayError: a background task crashed; the cause is chained.
     """
-    overlay_host = OverlayHost(host := Host())
+    overlay_host = OverlayHost(host := open_loop())
     crash: Exception | None = None
     raised: BaseException | None = None
     async with trio.open_nursery() as nursery:
@@ -170,7 +178,8 @@ async def open_overlay_socket(
         rng: its source of chance; by default a fresh one from the system's.
 
     Raises:
-        ConfigurationError: an address cannot be listened at, or a name does not resolve.
+        ConfigurationError: an address cannot be listened at, a name does not resolve, or this
+            process has too many files open.
         OverlayError: a background task crashed; the cause is chained.
     """
     async with open_host() as host:

@@ -19,7 +19,6 @@ from time import perf_counter
 import trio
 
 from opus_socket._arguments import (
-    Payload,
     check_handler,
     check_maximum,
     check_target,
@@ -31,6 +30,7 @@ from opus_socket.core.buckets import Direction, DirectionName, Limit
 from opus_socket.core.effects import Quantity
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Measurement, Mode
+from opus_socket.core.requests import Payload
 from opus_socket.core.service import Scope, Service
 from opus_socket.core.serving import HANDLER
 from opus_socket.errors import ConfigurationError, LocalProtocolError, NotJoinedError
@@ -469,7 +469,7 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
 
         Args:
             direction: `in`, `out`, or `total` for both together.
-            rate: bytes a second, at least 1; None for no limit.
+            rate: bytes a second, 1 to 10^15; None for no limit.
             link: the neighbor of which link; None for the node as a whole.
 
         Raises:

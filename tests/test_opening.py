@@ -256,3 +256,26 @@ async def test_the_address_family_is_that_of_those_to_be_met(
         host = sock._port.endpoint.host
         assert (":" in host) is expected
         assert host not in ("::", "0.0.0.0")
+
+
+async def test_when_no_descriptors_are_left_it_is_said_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever they are missing first, and nothing that was opened before stays open."""
+
+    def full(*args: object, **options: object) -> object:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    remedy = "this process has too many files open; close some or raise the limit"
+    monkeypatch.setattr("opus_socket.adapters.poller.socket.socketpair", full)
+    with pytest.raises(ConfigurationError, match=f"no host can be opened: {remedy}"):
+        async with open_host():
+            raise AssertionError("never entered")
+    text = await refusal()
+    assert text.startswith("no host can be opened")
+    monkeypatch.undo()
+    for place in ("bind", "_bind_both", "_source_toward"):
+        monkeypatch.setattr(f"opus_socket.opening.{place}", full)
+        text = await refusal(node_adapter__listen="0.0.0.0:0")
+        assert text.startswith(f"node_adapter.listen = '0.0.0.0:0' cannot be used: {remedy}")
+        monkeypatch.undo()

@@ -204,6 +204,8 @@ async def test_what_cannot_be_is_refused() -> None:
     async with overlay(("0,0",)) as (_, (sock,)):
         with pytest.raises(LocalProtocolError, match="at least 1"):
             sock.set_bandwidth("out", 0.5)
+        with pytest.raises(LocalProtocolError, match="a huge number"):
+            sock.set_bandwidth("out", 10**400)
         with pytest.raises(LocalProtocolError, match="direction 'up'"):
             sock.set_bandwidth("up", 1_000)  # type: ignore[arg-type]
         with pytest.raises(LocalProtocolError, match="of a link in direction 'total'"):

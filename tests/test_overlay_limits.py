@@ -396,3 +396,17 @@ async def test_a_member_that_comes_back_does_not_wait_for_its_former_self() -> N
             await sock.leave()
         await sock.join()
         sock.send_to_all_nowait(PAYLOAD)
+
+
+async def test_payloads_that_are_none_are_refused_and_nothing_is_sent() -> None:
+    released = memoryview(b"gone")
+    released.release()
+    async with overlay(("0,0", "9,9")) as (_, (left, right)):
+        for wrong in (None, 5, "text", [b"sent", 5], [b"sent", released]):
+            with pytest.raises(LocalProtocolError, match=r"payload|released"):
+                await left.send_batch(wrong)  # type: ignore[arg-type]
+        for one in (None, released):
+            with pytest.raises(LocalProtocolError, match=r"payload|released"):
+                await left.send_to_all(one)  # type: ignore[arg-type]
+        await left.send_batch([b"first", bytearray(b"second")])
+        assert [each.payload for each in await right.receive_batch()] == [b"first", b"second"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from opus_socket.core.addresses import LogicalAddress
-from opus_socket.core.buckets import Direction, Limit
+from opus_socket.core.buckets import MAX_RATE, Direction, Limit
 from opus_socket.errors import LocalProtocolError
 
 _FORM = "ADDRESS DIRECTION RATE such as '12,40 out 100000': the neighbor, in or out, bytes/s"
@@ -22,8 +22,8 @@ def link_limit(text: str) -> tuple[str, Direction, int]:
     if len(words) != 3 or words[1] not in (Direction.IN, Direction.OUT):
         raise ValueError(_FORM)
     address, direction, rate = words
-    if not (rate.isascii() and rate.isdigit() and len(rate) < 16 and int(rate)):
-        raise ValueError(f"{_FORM} as a whole number of at least 1")
+    if not (rate.isascii() and rate.isdigit() and len(rate) < 20 and 1 <= int(rate) <= MAX_RATE):
+        raise ValueError(f"{_FORM} as a whole number from 1 to {MAX_RATE}")
     return address, Direction(direction), int(rate)
 
 

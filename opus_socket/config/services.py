@@ -40,7 +40,10 @@ def _service_settings(name: str, given: object, origins: Origins | None = None) 
 def _switched_on(
     given: Mapping[str, object] | tuple[tuple[str, object], ...],
 ) -> tuple[tuple[str, object], ...]:
-    pairs = dict(given).items()
+    try:
+        pairs = dict(given).items()
+    except (TypeError, ValueError):
+        raise refused(ServicesConfig.TABLE, given, "tables of services, by name") from None
     return tuple(sorted([(name, _service_settings(name, value)) for name, value in pairs]))
 
 

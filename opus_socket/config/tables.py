@@ -18,7 +18,7 @@ from opus_socket.config.class_weights import class_weight, class_weights
 from opus_socket.config.endpoints import host_port, multicast_group, reachable
 from opus_socket.config.link_limits import link_limit, parse_limit
 from opus_socket.core.addresses import MAX_ENDPOINTS, LogicalAddress
-from opus_socket.core.buckets import INTERVAL, Bandwidth, Direction, Limit
+from opus_socket.core.buckets import INTERVAL, MAX_RATE, Bandwidth, Direction, Limit
 from opus_socket.core.settings import (
     Leaf,
     Origins,
@@ -341,18 +341,21 @@ class EmulationConfig(Table):
         0,
         unit="bytes/s",
         minimum=0,
+        maximum=MAX_RATE,
         meaning="what the member takes from all of its neighbors together; 0 is unlimited",
     )
     node_out: int = setting(
         0,
         unit="bytes/s",
         minimum=0,
+        maximum=MAX_RATE,
         meaning="what the member sends to all of its neighbors together; 0 is unlimited",
     )
     node_total: int = setting(
         0,
         unit="bytes/s",
         minimum=0,
+        maximum=MAX_RATE,
         meaning="what the member takes and sends together; 0 is unlimited",
     )
     links: tuple[str, ...] = setting(

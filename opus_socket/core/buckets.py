@@ -15,13 +15,17 @@ per node incoming and outgoing, per node in total; changed at run time.
 from __future__ import annotations
 
 from enum import StrEnum
-from math import inf, isfinite
+from math import inf
 from typing import Literal
 
 from attrs import define, field, frozen
 
 from opus_socket.core.addresses import LogicalAddress
+from opus_socket.core.requests import finite, shown
 from opus_socket.errors import LocalProtocolError
+
+MAX_RATE = 10**15
+"""Bytes a second above which nothing is limited."""
 
 INTERVAL = 0.1
 """Seconds whose share of the rate a bucket can hold."""
@@ -45,12 +49,12 @@ class Limit:
 
     Attributes:
         direction: of the messages that are limited; `total` is both together.
-        rate: bytes a second, at least 1.
+        rate: bytes a second, 1 to 10^15.
         link: the neighbor at the other end of the link; None for the node as a whole.
 
     Raises:
-        LocalProtocolError: another direction, a rate that is no finite number of at least 1, or
-            a link that is limited in total.
+        LocalProtocolError: another direction, a rate that is no number within bounds, or a link
+            that is limited in total.
     """
 
     direction: Direction = field()
@@ -61,8 +65,8 @@ class Limit:
         check_direction(self.direction, self.link)
         if not _is_rate(self.rate):
             raise LocalProtocolError(
-                f"a bandwidth of {self.rate!r}; a number of at least 1 (bytes a second) is allowed,"
-                " and None for no limit"
+                f"a bandwidth of {shown(self.rate)}; a number of at least 1 and at most 10^15 "
+                "(bytes a second) is allowed, and None for no limit"
             )
 
 
@@ -206,6 +210,5 @@ def check_direction(direction: object, link: LogicalAddress | None) -> Direction
 
 
 def _is_rate(given: object) -> bool:
-    if not isinstance(given, int | float) or isinstance(given, bool):
-        return False
-    return isfinite(given) and given >= 1
+    rate = finite(given)
+    return rate is not None and 1 <= rate <= MAX_RATE

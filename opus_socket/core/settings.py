@@ -13,7 +13,6 @@ File"), whose attributes had neither units nor bounds.
 from __future__ import annotations
 
 import difflib
-import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar
@@ -21,6 +20,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import attrs
 from attrs import field, frozen
 
+from opus_socket.core.requests import shown
 from opus_socket.core.setting_types import in_words, structured
 from opus_socket.errors import ConfigurationError
 
@@ -320,7 +320,7 @@ def refused(
 ) -> ConfigurationError:
     """The error for a value that is not allowed."""
     return ConfigurationError(
-        f"{prefix_of(key, origins)}{key} = {_SHORT.repr(value)} is refused; allowed: {allowed}"
+        f"{prefix_of(key, origins)}{key} = {shown(value)} is refused; allowed: {allowed}"
     )
 
 
@@ -334,7 +334,7 @@ def unknown_key(
     hint = f" (did you mean {close[0]}?)" if close else ""
     place = f"[{table}]" if table else "the top level"
     return ConfigurationError(
-        f"{prefix_of(key, origins)}unknown key {key} = {_SHORT.repr(value)}{hint}; "
+        f"{prefix_of(key, origins)}unknown key {key} = {shown(value)}{hint}; "
         f"allowed in {place}: {', '.join(known)}"
     )
 
@@ -361,21 +361,8 @@ def _read_value(setting: Setting, value: object, key: str, origins: Origins | No
     return setting.settle(value, key, origins)
 
 
-class _Short(reprlib.Repr):
-    """Values as errors show them: whatever the input, of bounded length."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = 80
-
-    def repr_int(self, x: int, level: int) -> str:
-        # Python refuses to write a number of thousands of digits.
-        return super().repr_int(x, level) if x.bit_length() < 256 else "(a huge number)"
-
-
 _DECLARED = {attribute.name for attribute in attrs.fields(Setting)} - {"name", "type", "default"}
 # Classes do not change, and a host makes a configuration for each of its members.
 _SETTINGS: dict[type[Any], Mapping[str, Setting]] = {}
 # A class for Python, a function for type checkers.
 _FACTORY: Any = attrs.Factory
-_SHORT = _Short()

@@ -36,6 +36,7 @@ from attrs import define, field, frozen
 from opus_socket.core.addresses import LogicalAddress
 from opus_socket.core.dispatch import ForService
 from opus_socket.core.node import Mode
+from opus_socket.core.requests import finite, iterated, shown
 from opus_socket.core.service import (
     Originate,
     Publish,
@@ -283,24 +284,17 @@ class Aggregation(Service):
         _check_name(name)
         if value is None:
             self._values.pop(name, None)
-        elif -MAX_VALUE <= value <= MAX_VALUE:
-            self._values[name] = float(value)
-        else:
-            raise LocalProtocolError(f"a value of {value}: -1e290 to 1e290 are allowed")
+            return ()
+        number = finite(value)
+        if number is None or abs(number) > MAX_VALUE:
+            raise LocalProtocolError(f"a value of {shown(value)}: -1e290 to 1e290 are allowed")
+        self._values[name] = number
         return ()
 
     def _collect(self, wanted: Collect, now: float) -> ServiceEffects:
         _check_name(wanted.name)
-        edges = tuple(map(float, wanted.edges))
-        if not are_edges(edges):
-            raise LocalProtocolError(
-                f"edges {wanted.edges}: at most 256 ascending numbers of at most 1e290 are allowed"
-            )
-        # A comparison that also refuses what is no number.
-        if wanted.period is not None and not 0.001 <= wanted.period < inf:
-            raise LocalProtocolError(
-                f"a period of {wanted.period}: 0.001 seconds and more are allowed"
-            )
+        wanted = _check(wanted)
+        edges = wanted.edges
         root = self.context.place.address
         # Incarnations differ, of members as of the lives of one.
         number = (self.context.contact.incarnation + self._made) & (1 << 64) - 1
@@ -457,9 +451,30 @@ def _outcome(gathering: Gathering, partial: Partial) -> Outcome:
     return Outcome(gathering.id, gathering.number, gathering.name, gathering.edges, partial)
 
 
-def _check_name(name: str) -> None:
-    if not is_name(name):
-        raise LocalProtocolError(f"the name {name!r}: 1 to {MAX_NAME} bytes of UTF-8 are allowed")
+def _check(wanted: Collect) -> Collect:
+    """The request, if it can be met."""
+    given = [*iterated("edges", wanted.edges, "a tuple of numbers")]
+    edges = tuple([number for number in map(finite, given) if number is not None])
+    if len(edges) < len(given) or not are_edges(edges):
+        raise LocalProtocolError(
+            f"edges {shown(wanted.edges)}: at most 256 ascending numbers of at most 1e290 are "
+            "allowed"
+        )
+    period = None if wanted.period is None else finite(wanted.period)
+    if wanted.period is not None and (period is None or period < 0.001):
+        raise LocalProtocolError(
+            f"a period of {shown(wanted.period)}: 0.001 seconds and more are allowed"
+        )
+    if type(wanted.broadcast) is not bool:
+        raise LocalProtocolError(f"broadcast {shown(wanted.broadcast)}: True or False is allowed")
+    return Collect(wanted.name, period, edges, wanted.broadcast)
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not is_name(name):
+        raise LocalProtocolError(
+            f"the name {shown(name)}: 1 to {MAX_NAME} bytes of UTF-8 are allowed"
+        )
 
 
 def _create(context: ServiceContext, settings: AggregationSettings) -> Aggregation:

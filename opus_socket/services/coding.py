@@ -20,7 +20,7 @@ Source: iOverlay, section 3.1; generations and limits are ours.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 
 from attrs import asdict, define, evolve, field, frozen
@@ -28,6 +28,7 @@ from attrs import asdict, define, evolve, field, frozen
 from opus_socket.core.addresses import LogicalAddress
 from opus_socket.core.dispatch import ForService
 from opus_socket.core.hold import HoldSettings, HoldStatistics
+from opus_socket.core.requests import Payload, check_payloads
 from opus_socket.core.service import (
     Publish,
     Service,
@@ -39,7 +40,7 @@ from opus_socket.core.service import (
 )
 from opus_socket.core.settings import setting
 from opus_socket.errors import LocalProtocolError, RemoteProtocolError
-from opus_socket.services.data_flow import Branch, Flow, Outlet, Rule
+from opus_socket.services.data_flow import Branch, Flow, Outlet, Rule, check_app, check_flow
 from opus_socket.services.generations import (
     LONGEST_BLOCK,
     MAX_BLOCKS,
@@ -104,11 +105,12 @@ class Send:
 
     Attributes:
         app: an application of which this member has a flow.
-        blocks: of any length that fits into a frame with what stands before them.
+        blocks: a list, or whatever can be gone through once, of any length that fits into a frame
+            with what stands before them.
     """
 
     app: int
-    blocks: Sequence[bytes]
+    blocks: Iterable[Payload]
 
 
 @frozen
@@ -243,13 +245,14 @@ class Coding(Service):
         """Take a flow, or blocks to send.
 
         Raises:
-            LocalProtocolError: a value out of range, or blocks of an application without a flow.
+            LocalProtocolError: a value that is not allowed, or blocks of an application without a
+                flow. Nothing has changed.
         """
         match request:
             case Flow():
-                return self._use(request, now)
+                return self._use(check_flow(request, self.context.place.address), now)
             case Send(app=app, blocks=blocks):
-                return self._send(self._work(app), blocks, now)
+                return self._send(self._work(check_app(app)), check_payloads(blocks), now)
             case _:
                 return super().ask(request, now)
 
@@ -295,7 +298,6 @@ class Coding(Service):
         return CodingStatistics(flows, dict(self._refused))
 
     def _use(self, flow: Flow, now: float) -> ServiceEffects:
-        self._check(flow)
         hold = HoldSettings(
             self.settings.hold_timeout, self.settings.hold_messages, self.settings.hold_buffer
         )
@@ -310,22 +312,6 @@ class Coding(Service):
             if not flow.decode:
                 former.decoders.clear()
         return out
-
-    def _check(self, flow: Flow) -> None:
-        here = self.context.place.address
-        if not 0 <= flow.app < 1 << 32:
-            raise LocalProtocolError(f"app {flow.app}: 0 to 4294967295 are allowed")
-        for branch in flow.branches:
-            to = branch.to
-            if to.las != here.las or to == here.everybody(here.las) or to == here:
-                raise LocalProtocolError(
-                    f"a branch to {to}: the address of another member is allowed"
-                )
-            if not 0 <= branch.part < branch.parts <= MAX_BLOCKS:
-                raise LocalProtocolError(
-                    f"part {branch.part} of {branch.parts}: 1 to {MAX_BLOCKS} parts are allowed, "
-                    "numbered from 0"
-                )
 
     def _work(self, app: int) -> _Work:
         if app not in self._works:

@@ -24,7 +24,9 @@ from attrs import define, field, frozen
 
 from opus_socket.core.addresses import LogicalAddress
 from opus_socket.core.hold import HoldSettings, HoldTable
-from opus_socket.services.generations import Packet, Told, combine, is_innovative
+from opus_socket.core.requests import check_whole, iterated, shown, whole
+from opus_socket.errors import LocalProtocolError
+from opus_socket.services.generations import MAX_BLOCKS, Packet, Told, combine, is_innovative
 
 MAX_TOLD = 1024
 """Generations of which a branch remembers what it has sent."""
@@ -82,6 +84,53 @@ class Flow:
     app: int
     branches: tuple[Branch, ...] = ()
     decode: bool = False
+
+
+def check_app(app: object) -> int:
+    """The number of an application.
+
+    Raises:
+        LocalProtocolError: it is none.
+    """
+    return check_whole("app", app, 0, (1 << 32) - 1)
+
+
+def check_flow(flow: Flow, here: LogicalAddress) -> Flow:
+    """The flow, if a member can do as it says.
+
+    Args:
+        flow: as an application has made it.
+        here: the member's address.
+
+    Raises:
+        LocalProtocolError: it cannot.
+    """
+    branches = [*iterated("branches", flow.branches, "a tuple of branches")]
+    if type(flow.decode) is not bool:
+        raise LocalProtocolError(f"decode {shown(flow.decode)}: True or False is allowed")
+    checked = tuple([_check_branch(branch, here) for branch in branches])
+    return Flow(check_app(flow.app), checked, flow.decode)
+
+
+def _check_branch(branch: object, here: LogicalAddress) -> Branch:
+    if not isinstance(branch, Branch):
+        raise LocalProtocolError(f"{shown(branch)} is no branch; a Branch is allowed")
+    to: object = branch.to
+    nobody = (here, here.everybody(here.las))
+    if not isinstance(to, LogicalAddress) or to.las != here.las or to in nobody:
+        raise LocalProtocolError(
+            f"a branch to {shown(to)}: the address of another member is allowed"
+        )
+    if not isinstance(branch.rule, Rule):
+        rules = ", ".join(map(str, Rule))
+        raise LocalProtocolError(f"rule {shown(branch.rule)}: {rules} are allowed")
+    part, parts = whole(branch.part), whole(branch.parts)
+    if part is None or parts is None or not 0 <= part < parts <= MAX_BLOCKS:
+        raise LocalProtocolError(
+            f"part {shown(branch.part)} of {shown(branch.parts)}: 1 to {MAX_BLOCKS} parts are "
+            "allowed, numbered from 0"
+        )
+    return Branch(to, branch.rule, part, parts)
 
 
 @define(eq=False, repr=False)

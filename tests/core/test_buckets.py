@@ -321,7 +321,7 @@ def test_a_limit_that_is_taken_away_limits_nothing() -> None:
 # What callers may say
 
 
-@pytest.mark.parametrize("rate", [0, 0.5, -1, nan, inf, True, "100"])
+@pytest.mark.parametrize("rate", [0, 0.5, -1, nan, inf, True, "100", 1j, 10**400, 1e16])
 def test_a_rate_that_cannot_be_is_refused(rate: object) -> None:
     with pytest.raises(LocalProtocolError, match="at least 1"):
         Limit(OUT, rate)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from random import Random
 
 import pytest
@@ -249,14 +249,29 @@ def test_queries_of_others_are_forgotten_when_no_round_comes() -> None:
     assert [figures(each).queries for each in simulator.members] == [0] * 5
 
 
+any_contribute: Callable[..., Contribute] = Contribute
+any_collect: Callable[..., Collect] = Collect
+any_stop: Callable[..., Stop] = Stop
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
+        (any_contribute("x", "1"), "a value of '1'"),
+        (any_contribute(5, 1.0), "the name 5: 1 to 64 bytes"),
+        (any_collect(None), "the name None: 1 to 64 bytes"),
+        (any_collect("x", period="1"), "a period of '1'"),
+        (any_collect("x", edges=None), "edges None: a tuple"),
+        (any_collect("x", edges=("a",)), "at most 256 ascending numbers"),
+        (any_collect("x", edges=(10**400,)), "at most 256 ascending numbers"),
+        (any_collect("x", broadcast=1), "broadcast 1: True or False"),
+        (any_stop([]), "is not collected here"),
         (Contribute("", 1.0), "1 to 64 bytes"),
         (Contribute("x" * 65, 1.0), "1 to 64 bytes"),
         (Contribute("\ud800", 1.0), "1 to 64 bytes"),
         (Contribute("x", float("nan")), "a value of nan"),
         (Contribute("x", 1e291), "a value of 1e\\+291"),
+        (Contribute("x", 10**400), "a value of .a huge number"),
         (Collect("x", period=0.0), "a period of 0.0"),
         (Collect("x", period=float("inf")), "a period of inf"),
         (Collect("x", edges=(2.0, 1.0)), "ascending"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 
 import networkx as nx
@@ -329,7 +330,45 @@ def test_what_cannot_be_asked_for() -> None:
     members["A"].ask("coding", Flow(1, (Branch(there),)))
     with pytest.raises(LocalProtocolError, match=r"a block of 17000 bytes; at most 163\d\d are"):
         members["A"].ask("coding", Send(1, [b"fits", bytes(17_000)]))
+    for wrong in (None, 7, "text", b"bytes", ["text"], [b"fits", 5], [b"fits", None]):
+        with pytest.raises(LocalProtocolError, match="payload"):
+            members["A"].ask("coding", Send(1, wrong))  # type: ignore[arg-type]
     assert figures(members["A"], 1).sent == 0
+
+
+def test_whatever_can_be_gone_through_is_sent() -> None:
+    simulator, members = simulated(["A", "B"])
+    members["A"].ask("coding", Flow(APP, (Branch(ADDRESSES["B"]),)))
+    members["B"].ask("coding", Flow(APP, decode=True))
+    members["A"].ask("coding", Send(APP, (bytes([number]) for number in range(3))))
+    members["A"].ask("coding", Send(APP, [bytearray(b"d"), memoryview(b"e")]))
+    settle(simulator)
+    assert list(blocks(members["B"]).values()) == [b"\0", b"\1", b"\2", b"d", b"e"]
+
+
+def test_what_is_of_another_type_cannot_be_asked_for() -> None:
+    _, members = simulated(["A", "B"])
+    there = ADDRESSES["B"]
+    flow: Callable[..., Flow] = Flow
+    branch: Callable[..., Branch] = Branch
+    send: Callable[..., Send] = Send
+    for request, message in (
+        (flow(1.5), "app 1.5: 0 to 4294967295"),
+        (flow("7"), "app '7': 0 to 4294967295"),
+        (flow(True), "app True: 0 to 4294967295"),
+        (flow(1, None), "branches None: a tuple of branches"),
+        (flow(1, (there,)), "is no branch; a Branch"),
+        (flow(1, decode=1), "decode 1: True or False"),
+        (flow(1, (branch("1,2"),)), "the address of another member"),
+        (flow(1, (branch(there, "forward"),)), "rule 'forward': Rule.FORWARD, Rule.STREAM"),
+        (flow(1, (branch(there, Rule.STREAM, 0.5),)), "part 0.5 of 2"),
+        (flow(1, (branch(there, Rule.ADD, 0, 2.5),)), "part 0 of 2.5"),
+        (flow(1, (branch(there, Rule.STREAM, "0"),)), "part '0' of 2"),
+        (send([], [b"x"]), "app .*: 0 to 4294967295"),
+    ):
+        with pytest.raises(LocalProtocolError, match=message):
+            members["A"].ask("coding", request)
+    assert coding(members["A"]).flows == {}
 
 
 async def test_the_longest_block_fits() -> None:

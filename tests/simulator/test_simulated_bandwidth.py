@@ -248,7 +248,7 @@ def test_what_cannot_be_is_refused() -> None:
     [
         (["1,2 out"], "ADDRESS DIRECTION RATE"),
         (["1,2 total 1000"], "in or out"),
-        (["1,2 out 0"], "at least 1"),
+        (["1,2 out 0"], "from 1 to 10"),
         (["1,2 out 1e6"], "whole number"),
         (["1 out 1000"], "'1 out 1000'"),
         (["1,2 out 1000", "1,2 out 2000"], "one limit for a link and direction"),
