@@ -35,7 +35,7 @@ class EngineSettings:
         reports_per_second: control messages about losses, for each source.
         routes: route decisions that are kept.
         lanes: duplicate windows that are kept (see `duplicates`).
-        lane_lifetime: seconds after which an unused window may go.
+        lane_lifetime: seconds after which an unused window is forgotten.
     """
 
     hop_limit: int = 1024
@@ -43,7 +43,7 @@ class EngineSettings:
     max_message: int = 16 << 20
     reports_per_second: int = 10
     routes: int = 4096
-    lanes: int = 1024
+    lanes: int = 16_384
     lane_lifetime: float = 60.0
 
 

@@ -9,7 +9,12 @@ and different queues.
 
 Messages come in runs of consecutive sequences, so a lane is known by the highest sequence seen and
 the gaps below it. However long a link holds messages back that others have overtaken, they are one
-gap, and new when they come. Of more than 256 gaps the oldest count as seen.
+gap, and new when they come. Of more than 256 gaps (16 where there are very many lanes) the oldest
+count as seen.
+
+A lane is remembered for a minute after it was last heard, whatever else comes: a copy that is later
+than that is taken for new. So there may be only so many lanes, and what comes in further ones is
+refused until there is room: it is better lost, and counted, than sent round and round.
 
 What was seen anyway says more about a lane than what is new: who brings it, how much of it came,
 and what is missing. It is written down here, once for each run, for those who look at lanes from
@@ -29,6 +34,12 @@ from opus_socket.core.addresses import LogicalAddress
 MAX_GAPS = 256
 """How many gaps of a lane are remembered."""
 
+CROWD = 1024
+"""More lanes than this are very many."""
+
+FEW_GAPS = 16
+"""How many gaps of a lane are remembered where there are very many lanes."""
+
 LANE_SHIFT = 48
 
 
@@ -36,6 +47,12 @@ NOBODY = LogicalAddress.everybody(0)
 """In a window: the neighbor that brought the lane is lost, and no other brings it yet. All ones is
 no member's address.
 """
+
+Accepted = Sequence[tuple[int, int]]
+"""Pairs of an index into a run and how many from there are new, in order."""
+
+REFUSED: Accepted = []
+"""There is no room for another lane."""
 
 
 @define(eq=False)
@@ -79,18 +96,18 @@ class Window:
 
 @define(eq=False)
 class DuplicateWindows:
-    """The windows of the lanes that were heard lately, the least recent forgotten first.
+    """The windows of the lanes that were heard lately.
 
     Args:
-        capacity: how many are kept.
-        lifetime: seconds after which an unused one may be forgotten.
+        capacity: how many are kept; there is no room for more until one is forgotten.
+        lifetime: seconds after which an unused one is forgotten when another lane comes.
 
     Attributes:
         regained: windows of lanes that somebody brings again after `NOBODY` did, each once, by
             `id`; whoever looks at them clears it.
     """
 
-    capacity: int = 1024
+    capacity: int = 16_384
     lifetime: float = 60.0
     regained: dict[int, Window] = field(factory=dict, init=False)
     _windows: OrderedDict[int, Window] = field(factory=OrderedDict, init=False)
@@ -118,7 +135,7 @@ class DuplicateWindows:
         via: LogicalAddress | None = None,
         source: bytes = b"",
         size: int = 0,
-    ) -> Sequence[tuple[int, int]]:
+    ) -> Accepted:
         """Take a run of consecutive sequence numbers and say which of them are new.
 
         Args:
@@ -131,7 +148,8 @@ class DuplicateWindows:
             size: bytes of the run's frames.
 
         Returns:
-            Pairs (index into the run, how many from there are new), in order.
+            which are new, or `REFUSED`, itself and nothing that is equal, when it is of a lane for
+            which there is no room.
         """
         lane = first >> LANE_SHIFT
         if first + count > lane + 1 << LANE_SHIFT:
@@ -139,7 +157,8 @@ class DuplicateWindows:
         key = incarnation << 16 | lane
         window = self._windows.get(key)
         if window is None:
-            self._forget(now)
+            if not self._has_room(now):
+                return REFUSED
             begin = lane << LANE_SHIFT
             gaps = [begin, first] if first > begin else []
             window = self._windows[key] = Window(first - 1, gaps, now, source, first, via)
@@ -153,12 +172,12 @@ class DuplicateWindows:
             window.size += size
             if first > window.highest + 1:
                 window.gaps += (window.highest + 1, first)
-                _limit(window.gaps)
+                _limit(window.gaps, self._most_gaps)
             window.highest = first + count - 1
             return ((0, count),)
         if via != window.via:
             window.other, window.other_at = via, now
-        accepted = _accept_overlapping(window, first, count)
+        accepted = _accept_overlapping(window, first, count, self._most_gaps)
         fresh = sum([new for _, new in accepted])
         window.count += fresh
         window.size += size * fresh // count
@@ -173,7 +192,7 @@ class DuplicateWindows:
         via: LogicalAddress | None,
         source: bytes,
         size: int,
-    ) -> Sequence[tuple[int, int]]:
+    ) -> Accepted:
         """A run that leaves its lane: no member sends one, and nothing forbids it either."""
         here = ((first >> LANE_SHIFT) + 1 << LANE_SHIFT) - first
         part = size * here // count
@@ -191,18 +210,24 @@ class DuplicateWindows:
         elif before != via:
             window.other, window.other_at = before, now
 
-    def _forget(self, now: float) -> None:
+    def _has_room(self, now: float) -> bool:
+        """Whether there is room for another lane when those are forgotten that are unused."""
         while self._windows:
             key = next(iter(self._windows))
-            if len(self._windows) < self.capacity and now - self._windows[key].used < self.lifetime:
+            if now - self._windows[key].used < self.lifetime:
                 break
             del self._windows[key]
+        return len(self._windows) < self.capacity
+
+    @property
+    def _most_gaps(self) -> int:
+        return MAX_GAPS if len(self._windows) <= CROWD else FEW_GAPS
 
 
-def _accept_overlapping(window: Window, first: int, count: int) -> Sequence[tuple[int, int]]:
+def _accept_overlapping(window: Window, first: int, count: int, most_gaps: int) -> Accepted:
     """Take a run that begins at or below the highest sequence seen."""
     above = window.highest + 1
-    filled = _fill(window.gaps, first, min(first + count, above))
+    filled = _fill(window.gaps, first, min(first + count, above), most_gaps)
     accepted = [(start - first, stop - start) for start, stop in filled]
     if first + count > above:
         beyond = first + count - above
@@ -211,7 +236,7 @@ def _accept_overlapping(window: Window, first: int, count: int) -> Sequence[tupl
     return accepted
 
 
-def _fill(gaps: list[int], first: int, stop: int) -> list[tuple[int, int]]:
+def _fill(gaps: list[int], first: int, stop: int, most: int) -> list[tuple[int, int]]:
     """Take what lies between two sequences out of the gaps; returns what that was, in order."""
     low, high = bisect_right(gaps, first), bisect_left(gaps, stop)
     cuts_first, cuts_last = low % 2 == 1, high % 2 == 1
@@ -235,9 +260,9 @@ def _fill(gaps: list[int], first: int, stop: int) -> list[tuple[int, int]]:
         else:
             high += 1
     gaps[low:high] = rest
-    _limit(gaps)
+    _limit(gaps, most)
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
-def _limit(gaps: list[int]) -> None:
-    del gaps[: max(0, len(gaps) - 2 * MAX_GAPS)]
+def _limit(gaps: list[int], most: int) -> None:
+    del gaps[: max(0, len(gaps) - 2 * most)]

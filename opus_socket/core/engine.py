@@ -35,7 +35,7 @@ from opus_socket.core.dispatch import (
     Output,
     Tally,
 )
-from opus_socket.core.duplicates import DuplicateWindows
+from opus_socket.core.duplicates import REFUSED, DuplicateWindows
 from opus_socket.core.events import MessageLost
 from opus_socket.core.extensions import Control
 from opus_socket.core.fragments import find_run
@@ -347,10 +347,14 @@ class ForwardingEngine:
         if incarnation == self.incarnation:
             dispatch.duplicates += count
             return
-        fresh = 0
-        for index, new in self.windows.accept(
+        accepted = self.windows.accept(
             incarnation, run.first, count, batch.now, batch.arrived_from, run.source, size
-        ):
+        )
+        if accepted is REFUSED:
+            dispatch.drop("too_many_lanes", count)
+            return
+        fresh = 0
+        for index, new in accepted:
             fresh += new
             self._pass(batch, run if new == count else run.part(index, new))
         dispatch.duplicates += count - fresh

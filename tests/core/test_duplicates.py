@@ -7,7 +7,14 @@ import tracemalloc
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from opus_socket.core.duplicates import LANE_SHIFT, MAX_GAPS, DuplicateWindows
+from opus_socket.core.duplicates import (
+    CROWD,
+    FEW_GAPS,
+    LANE_SHIFT,
+    MAX_GAPS,
+    REFUSED,
+    DuplicateWindows,
+)
 
 
 def new_in(accepted: object) -> list[int]:
@@ -87,13 +94,50 @@ def test_nothing_is_accepted_twice(runs: Runs) -> None:
     assert len(accepted) == len(set(accepted))
 
 
-def test_the_lane_used_longest_ago_is_forgotten_first() -> None:
-    windows = DuplicateWindows(capacity=3)
-    for incarnation in (1, 2, 3, 1, 4):
-        windows.accept(incarnation, 0, 1, 0.0)
-    assert len(windows) == 3
-    assert [new_in(windows.accept(known, 0, 1, 0.0)) for known in (1, 3, 4)] == [[], [], []]
-    assert new_in(windows.accept(2, 0, 1, 0.0)) == [0]
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 8), st.integers(0, 6), st.floats(0.0, 30.0)),
+        max_size=60,
+    )
+)
+def test_however_many_lanes_there_are_nothing_is_new_twice_within_a_lifetime(
+    steps: list[tuple[int, int, float]],
+) -> None:
+    """What is not known any more when there is no room is refused, and only that."""
+    windows = DuplicateWindows(capacity=3, lifetime=60.0)
+    seen: set[tuple[int, int]] = set()
+    used: dict[int, float] = {}
+    now = 0.0
+    for incarnation, first, pause in steps:
+        now += pause
+        if incarnation not in used:
+            gone = [each for each, when in used.items() if now - when >= 60.0]
+            for each in gone:
+                del used[each]
+            seen = {each for each in seen if each[0] in used}
+        accepted = windows.accept(incarnation, first, 1, now)
+        if incarnation not in used and len(used) == 3:
+            assert accepted is REFUSED
+            continue
+        assert accepted is not REFUSED
+        assert bool(new_in(accepted)) is ((incarnation, first) not in seen)
+        used[incarnation] = now
+        seen.add((incarnation, first))
+        assert len(windows) == len(used) <= 3
+
+
+def test_very_many_lanes_cost_little_each() -> None:
+    """Whoever makes all there may be, each with as many gaps as it may have."""
+    windows = DuplicateWindows()
+    tracemalloc.start()
+    for incarnation in range(CROWD, windows.capacity + CROWD):
+        for number in range(FEW_GAPS + 2):
+            windows.accept(incarnation, 3 * number, 1, 0.0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(windows) == windows.capacity
+    assert windows.accept(1, 0, 1, 0.0) is REFUSED
+    assert peak < 2500 * windows.capacity
 
 
 def test_lanes_unused_for_their_lifetime_go_when_another_comes() -> None:

@@ -321,8 +321,8 @@ def test_stragglers_of_a_delivered_message_begin_nothing() -> None:
     forgetful = EngineSettings(maximum_frame=FRAME, lanes=1)
     here, frames = receiver(forgetful), sent(source(), pattern(1000))
     assert len(relay(here, b"".join(frames)).delivered) == 1
-    relay(here, sent(source(7), b"x")[0])
-    again = relay(here, frames[1])
+    relay(here, sent(source(7), b"x")[0], now=60.0)
+    again = relay(here, frames[1], now=120.0)
     assert (again.delivered, again.duplicates, here.next_deadline) == ([], 1, float("inf"))
 
 
