@@ -285,7 +285,7 @@ class Host(Loop):
                 continue
             for contact in list(member.core.neighbors.values()):
                 if any(known[:2] == place for known in contact.endpoints):
-                    self._tell(member, ContactFailed(endpoint, reason))
+                    self._tell(member, ContactFailed(endpoint, reason, contact.address))
                     self.perform(member, member.core.link_failed(contact, now))
 
     def statistics(self) -> HostStatistics:

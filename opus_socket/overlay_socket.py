@@ -218,7 +218,9 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
             self._check_joined()
             number = check_traffic_class(traffic_class)
             if not self._may_send(number):
-                raise trio.WouldBlock
+                raise trio.WouldBlock(
+                    f"a neighbor's queue for traffic class {number} is full; send_to_all waits"
+                )
             self._send_one(payload, _MULTICAST, None, number)
 
     async def send(
@@ -444,6 +446,7 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
         return SocketStatistics(
             core=None if self._core is None else self._core.statistics(),
             flows=(self._inbox.output.statistics(),) if member is None else member.flows(),
+            dropped=dict(self._losses),
             events_lost=self._events_lost,
             udp=None if self._port.udp is None else self._port.udp.statistics(),
             tcp=None if self._port.tcp is None else self._port.tcp.statistics(),

@@ -20,7 +20,7 @@ import attrs
 from attrs import define, field
 
 from opus_socket.adapters.base import Carrier, Switchboard, split_frames, whole_frames
-from opus_socket.adapters.flow import FlowSettings, Intake, Output, Overflow
+from opus_socket.adapters.flow import FlowSettings, Intake, Losses, Output, Overflow
 from opus_socket.adapters.turns import CLASS_TURN, Turns
 from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.buckets import Buckets, Direction
@@ -223,6 +223,7 @@ class Emulation:
         home: the host.
         buckets: what limits it.
         flow: the limits of its links, which its gates share.
+        losses: where gates count what they lose.
         attend: called when a gate has lost messages.
         switch: has the member handle frames.
         freed: called with this when nothing is limited any more and nothing is held.
@@ -231,6 +232,7 @@ class Emulation:
     home: Switchboard
     buckets: Buckets
     flow: FlowSettings
+    losses: Losses
     attend: Callable[[], None]
     switch: Switch
     freed: Callable[[Emulation], None]
@@ -265,7 +267,7 @@ class Emulation:
         used, broken = whole_frames(view)
         gate = self.gates.get(link)
         if gate is None:
-            output = Output(link, self.flow, self.attend)
+            output = Output(link, self.flow, self.attend, losses=self.losses)
             gate = self.gates[link] = Gate(self, link, output)
         if not gate.output.queued and self.passes(Direction.IN, link, used):
             return self.switch(frames, sender, blockers)
