@@ -35,6 +35,7 @@ from opus_socket.core.key_attributes import KeyAttributes
 from opus_socket.core.node import Mode
 from opus_socket.core.origin import Origin
 from opus_socket.core.overlay import CoreSettings, OverlayCore
+from opus_socket.core.reassembly import PATIENCE as UNTIL_LOST
 from opus_socket.core.wire import ProtocolMessage
 from opus_socket.driver import Host
 from opus_socket.member import Member, Port
@@ -273,7 +274,7 @@ async def test_a_core_is_woken_for_fragments_that_do_not_come(
     told.clear()
     route, sender = Route(LAB.tag, member.index, source.index), source.core.contact
     bench.host.frames(route, memoryview(b"".join(pieces))[:20_000], sender, [])
-    await trio.sleep(9.9)
+    await trio.sleep(UNTIL_LOST - 0.1)
     assert told == []
     await trio.sleep(0.2)
     identity = source.core.contact.incarnation, first
