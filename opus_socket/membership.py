@@ -72,6 +72,7 @@ class Membership:
     _core: OverlayCore | None = field(default=None, init=False)
     _joined: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
+    _closing: bool = field(default=False, init=False)
     _settled: trio.Event = field(factory=trio.Event, init=False)
     _join_error: JoinError | None = field(default=None, init=False)
     _subscriptions: WeakSet[EventSubscription] = field(factory=WeakSet, init=False)
@@ -414,6 +415,8 @@ class Membership:
         if member is not None and self._joined:
             return member
         self._check_open()
+        if self._closing or self._host.closing:
+            raise trio.ClosedResourceError("this overlay socket is being closed; open another one")
         if self._join_error is None:
             raise NotJoinedError("this needs membership; await join() first")
         raise NotJoinedError("the overlay refused this member") from self._join_error

@@ -123,6 +123,7 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
 
     async def aclose(self) -> None:
         """Leave, then close for good: every later call raises `trio.ClosedResourceError`."""
+        self._closing = True
         try:
             await self.leave()
         finally:
@@ -316,9 +317,9 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
         """Measure the way to any member, now: the round-trip time, or how much it carries.
 
         What is measured is the direct way between the two endpoints, not the overlay's. Of an
-        address that is no neighbor's the contact is asked along the overlay first. Nobody who does
-        not answer is waited for longer than 6 seconds; of an endpoint whichever member is there
-        answers.
+        address that is no neighbor's the contact is asked along the overlay first, by messages of
+        class 0, which wait for their turn like all others. Nobody who does not answer is waited
+        for longer than 6 seconds; of an endpoint whichever member is there answers.
 
         Args:
             target: whom: a member's address, its contact, or an endpoint.

@@ -57,6 +57,9 @@ class MessageLost:
     that others sent in fragments came in part only (`incomplete`), or is longer than
     `socket.max_message` (`too_long`).
 
+    Of messages of one sender each member that drops some tells ten a second at most; all of them
+    are counted there, in `statistics().core.engine.dropped`.
+
     Attributes:
         id: its identity: incarnation and sequence. Of a message in fragments, that of the first.
         destination: whom it was for; None when it was for all.
