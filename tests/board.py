@@ -47,6 +47,7 @@ class Board:
         blockers: outputs that whatever is fed is told of, as far as they are closed.
         gates: an output that all frames of a lane feed, where there is one.
         relay: called with every run of frames.
+        seen: called with how many bytes are handed on.
         attended: how often an output asked to be looked at.
         feeders: those that can go on, and have not yet.
     """
@@ -63,6 +64,7 @@ class Board:
     blockers: list[Output] = field(factory=list)
     gates: dict[Lane, Output] = field(factory=dict)
     relay: Callable[[memoryview], None] | None = None
+    seen: Callable[[int], None] = field(default=lambda _: None)
     attended: int = 0
     ports: list[TcpPort] = field(factory=list)
     feeders: deque[Feeder] = field(factory=deque)
@@ -86,6 +88,7 @@ class Board:
         frames = frames.view if isinstance(frames, Parcel) else frames
         start = 0
         broken = None
+        self.seen(len(frames))
         lane = Lane(route, class_of(frames))
         while len(frames) - start >= 8:
             version, size = version_and_size(frames, start)

@@ -169,6 +169,16 @@ def whole_frames(data: memoryview) -> tuple[int, str | None]:
     return start, None
 
 
+def begins_cut(data: memoryview) -> bool:
+    """Whether not even the first frame of `data` is there as a whole, and nothing is wrong with it
+    so far.
+    """
+    if not HEADER_SIZE <= len(data) < LONGEST_FRAME:
+        return len(data) < HEADER_SIZE
+    version, length = version_and_size(data, 0)
+    return version == VERSION and length > len(data)
+
+
 def split_frames(data: memoryview, maximum: int) -> Iterator[tuple[memoryview, int]]:
     """Whole frames in parts of at most `maximum` bytes, each with the number of its frames.
 

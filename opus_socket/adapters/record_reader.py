@@ -12,7 +12,7 @@ from collections.abc import Callable
 from attrs import define, field
 
 from opus_socket.adapters.backlog import Backlogs
-from opus_socket.adapters.base import Lane, Route, Switchboard
+from opus_socket.adapters.base import Lane, Route, Switchboard, begins_cut
 from opus_socket.adapters.flow import Output
 from opus_socket.adapters.records import (
     HEAD,
@@ -133,6 +133,8 @@ class RecordReader:
             traffic_class, self._begins = class_of(data), False
             if lane is None or lane.traffic_class != traffic_class:
                 lane = self._lane = Lane(self._route, traffic_class)
+        if len(data) < self._left and begins_cut(data):
+            return 0
         assert lane is not None, "the first part of a record says which lane it is"
         used, broken = self.backlogs.take(lane, data, self._sender, blockers)
         if broken is None and used < len(data) == self._left:

@@ -122,6 +122,24 @@ def test_a_stream_in_one_piece(board: Board) -> None:
     assert stream.tail == b""
 
 
+def test_what_begins_is_handed_on_when_a_frame_of_it_is_whole(board: Board) -> None:
+    """Nobody is bothered with a part of one; what is no frame at all is seen at once."""
+    seen: list[int] = []
+    board.seen = seen.append
+    stream = Stream(board)
+    first, second = frame(b"one" * 50, 1), frame(b"two" * 50, 2)
+    stream.feed(OPENING + of_overlay(first, second, first)[: 4 + len(first) + 100])
+    assert seen == [len(first) + 100]
+    stream.feed(second[100:150])
+    assert seen == [len(first) + 100]
+    stream.feed(second[150:] + first[:50])
+    assert seen == [len(first) + 100, len(second) + 50]
+    assert stream.tail == first[:50]
+    with pytest.raises(RemoteProtocolError, match="version"):
+        stream.feed(first[50:] + of_overlay(b"\xff" * 100)[:50])
+    assert seen[2:] == [len(first), 46]
+
+
 def test_a_stream_cut_at_every_byte_says_the_same(board: Board) -> None:
     stream = Stream(board)
     stream.feed_all(bytes((byte,)) for byte in everything())
