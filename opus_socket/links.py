@@ -64,9 +64,7 @@ class Links:
     def make(self, member: Member, contact: Contact, traffic_class: int) -> Link:
         """The link of a member to a contact in a class: by hand-over, by TCP or by UDP."""
         weight = member.weights.get(traffic_class, 1)
-        output = Output(
-            *(contact.address, member.flow, self.look_soon, traffic_class, weight, member.losses)
-        )
+        output = Output(contact.address, member.flow, self.look_soon, traffic_class, weight)
         route = Route(member.tag, contact.index, member.index)
         link: Carrier
         if member.local_handover and self.home.is_here(contact):
@@ -88,7 +86,6 @@ class Links:
             self.home,
             buckets,
             member.flow,
-            member.losses,
             self.look_soon,
             partial(self.home.switch, member),
             partial(self._free, member),
@@ -126,9 +123,8 @@ class Links:
             link.output.open()
             link.close()
         if member.emulation is not None:
-            gate = member.emulation.forget(contact.address)
-            if gate is not None:
-                report(member, gate)
+            for output in member.emulation.forget(contact.address):
+                report(member, output)
 
     def look_soon(self) -> None:
         """Look for stalled outputs and unreported losses in a while."""

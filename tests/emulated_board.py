@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from attrs import define, field
 
-from board import TAG, Board, contact, frame
+from board import LANE, TAG, Board, contact, frame
 from opus_socket.adapters.base import Route
 from opus_socket.adapters.emulation import EmulatedLink, Emulation, Gate
 from opus_socket.adapters.flow import FlowSettings, Output
 from opus_socket.adapters.local import LocalLink, LocalWay
+from opus_socket.adapters.pool import TcpLink
 from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress
 from opus_socket.core.buckets import Bandwidth, Buckets, Direction, Limit
 from opus_socket.core.message import OverlayMessage
@@ -40,7 +41,7 @@ class EmulatedBoard(Board):
     def limit(self, *limits: Limit, flow: FlowSettings = BOUNDS) -> Emulation:
         buckets = Buckets.of(Bandwidth(limits))
         self.emulation = made = Emulation(
-            self, buckets, flow, {}, self._attend, self._switch, self._free
+            self, buckets, flow, self._attend, self._switch, self._free
         )
         return made
 
@@ -58,9 +59,9 @@ class EmulatedBoard(Board):
         self.emulation.changed()
         self.work()
 
-    def gate(self, link: LogicalAddress | None = None) -> Gate:
+    def gate(self, link: LogicalAddress | None = None, traffic_class: int = 0) -> Gate:
         assert self.emulation is not None
-        return self.emulation.gates[link]
+        return self.emulation.inlets[link].gates[traffic_class]
 
     def work(self) -> None:
         """Do everything that can be done now, except on sockets."""
@@ -133,3 +134,18 @@ def numbers(board: Board, index: int | None = None) -> list[int]:
 
 def taken(board: Board) -> int:
     return sum(len(data) for _, data, _ in board.frames_in)
+
+
+def over_tcp(board: EmulatedBoard, to: Board) -> EmulatedLink:
+    """The link to a neighbor over a connection."""
+    assert board.emulation is not None
+    source, target = board.listen(), to.listen()
+    output = Output(NEIGHBORS[0], BOUNDS, board._attend)
+    link = TcpLink(board, source, contact(target.local), LANE, output)
+    return board.emulation.hold(link, NEIGHBORS[0])
+
+
+def feed(board: Board) -> None:
+    """Let everybody hand over until nobody has anything."""
+    while board.run_feeders():
+        pass

@@ -6,6 +6,8 @@ limit, nothing is lost, and nothing that need not wait waits for what does.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import trio
 
@@ -144,6 +146,43 @@ async def flood(sock: OverlaySocket) -> None:
         await sock.send_to_all(PAYLOAD)
 
 
+@pytest.mark.parametrize("way_in", [None, 8_000_000])
+@pytest.mark.parametrize("transport", ["hand-over", "tcp"])
+async def test_classes_share_the_bandwidth_of_a_relay_by_weight(
+    transport: str, way_in: float | None
+) -> None:
+    """By the relay's weights alone, whoever sends, and also when what comes in has to wait."""
+    line = ("0,0", "1000,0", "2000,0", "3000,0")
+    weights = {1: 1, 2: 3}
+    async with (
+        overlay(line, TRANSPORTS[transport]) as (_, (first, second, relay, last)),
+        trio.open_nursery() as nursery,
+    ):
+        relay.set_bandwidth("out", 4_000_000)
+        relay.set_bandwidth("in", way_in)
+        for traffic_class, weight in weights.items():
+            relay.set_class_weight(traffic_class, weight)
+
+        async def send(sock: OverlaySocket, traffic_class: int) -> None:
+            while True:
+                await sock.send(last.address, PAYLOAD, traffic_class=traffic_class)
+
+        nursery.start_soon(send, first, 1)
+        nursery.start_soon(send, second, 2)
+        with trio.fail_after(PATIENCE):
+            await _count_classes(last, 1_000)
+            got = await _count_classes(last, 2_000)
+        assert abs(got[2] / got.total() - 0.75) <= 0.05 * 0.75
+        nursery.cancel_scope.cancel()
+
+
+async def _count_classes(sock: OverlaySocket, count: int) -> Counter[int]:
+    got: Counter[int] = Counter()
+    while got.total() < count:
+        got.update([message.traffic_class for message in await sock.receive_batch()])
+    return got
+
+
 async def test_who_leaves_first_sends_what_waits_for_bandwidth() -> None:
     """Also when a message takes longer than `stall_timeout`, and nothing is left of its host."""
     bounds = {"socket.stall_timeout": 0.05}
@@ -167,9 +206,9 @@ async def test_nobody_waits_for_the_bandwidth_of_a_member_that_has_left() -> Non
         await until(host, lambda: queued(second) > 40_000)
         assert second._member is not None
         assert second._member.emulation is not None
-        gates = list(second._member.emulation.gates.values())
+        gates = second._member.emulation.outputs()
         await second.leave()
-        await until(host, lambda: not any(gate.output.queued for gate in gates))
+        await until(host, lambda: not any(gate.queued for gate in gates))
 
 
 @pytest.mark.parametrize("transport", ["hand-over", "tcp", "tcp only"])

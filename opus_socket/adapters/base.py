@@ -18,7 +18,7 @@ from opus_socket.adapters.poller import Poller
 from opus_socket.core.addresses import Contact
 from opus_socket.core.dispatch import Piece
 from opus_socket.core.effects import Kind
-from opus_socket.core.message import HEADER_SIZE, VERSION, version_and_size
+from opus_socket.core.message import HEADER_SIZE, VERSION, class_of, version_and_size
 from opus_socket.core.parcel import Frames
 
 READ_SIZE = 1 << 18
@@ -177,6 +177,21 @@ def begins_cut(data: memoryview) -> bool:
         return len(data) < HEADER_SIZE
     version, length = version_and_size(data, 0)
     return version == VERSION and length > len(data)
+
+
+def split_classes(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Whole frames in parts of one traffic class: the class of each part, and the part."""
+    start = end = 0
+    known: int | None = None
+    while end < len(data):
+        traffic_class = class_of(data[end:])
+        if known is not None and traffic_class != known:
+            yield known, data[start:end]
+            start = end
+        known = traffic_class
+        end += version_and_size(data, end)[1]
+    if known is not None:
+        yield known, data[start:end]
 
 
 def split_frames(data: memoryview, maximum: int) -> Iterator[tuple[memoryview, int]]:

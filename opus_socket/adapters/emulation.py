@@ -3,8 +3,9 @@
 Its one rule: nothing is held but whole overlay messages, in bounded queues that push back like any
 other. On its way out a message stays in its link's `Output` until the buckets have paid for it and
 the link hands it to the connection; traffic classes take turns by weight. On its way in it waits
-behind a gate, an `Output` for each neighbor: a gate that is full stops what feeds it, so the
-pressure reaches the sender.
+behind a gate, an `Output` for each neighbor and traffic class: a gate that is full stops what feeds
+it, so the pressure reaches the sender. What came first from a neighbor goes in first, but a class
+that finds the next output full stops no other.
 Control messages never come this way; they are paid for and go at once.
 
 Bytes are those of whole frames, headers included, and of the bodies of control messages.
@@ -19,8 +20,14 @@ from math import inf
 import attrs
 from attrs import define, field
 
-from opus_socket.adapters.base import Carrier, Switchboard, split_frames, whole_frames
-from opus_socket.adapters.flow import FlowSettings, Intake, Losses, Output, Overflow
+from opus_socket.adapters.base import (
+    Carrier,
+    Switchboard,
+    split_classes,
+    split_frames,
+    whole_frames,
+)
+from opus_socket.adapters.flow import FlowSettings, Intake, Output, Overflow
 from opus_socket.adapters.turns import CLASS_TURN, Turns
 from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.buckets import Buckets, Direction
@@ -43,30 +50,37 @@ class Held:
     """Whole frames that wait, in their order; they are cut where a part ends."""
 
     size: int = field(default=0, init=False)
-    _runs: deque[tuple[memoryview, int, Contact | None]] = field(factory=deque, init=False)
+    _runs: deque[tuple[memoryview, int, Contact | None, int]] = field(factory=deque, init=False)
     _part: tuple[int, int, int] | None = field(default=None, init=False)
 
-    def put(self, run: memoryview, frames: int, sender: Contact | None = None) -> None:
-        """Add frames behind the others."""
-        self._runs.append((run, frames, sender))
+    def put(
+        self, run: memoryview, frames: int, sender: Contact | None = None, number: int = 0
+    ) -> None:
+        """Add frames behind the others, with whom they are from and their number in an order."""
+        self._runs.append((run, frames, sender, number))
         self.size += len(run)
+
+    @property
+    def number(self) -> int:
+        """The number with which the first of them were put."""
+        return self._runs[0][3]
 
     def head(self, most: int) -> int:
         """Bytes of the next part: at most so many, or one frame that is longer."""
         if not self._runs:
             return 0
         if self._part is None or self._part[0] != most:
-            run, frames, _ = self._runs[0]
+            run, frames, _, _ = self._runs[0]
             part = next(split_frames(run, most)) if len(run) > most else (run, frames)
             self._part = most, len(part[0]), part[1]
         return self._part[1]
 
     def take(self) -> tuple[memoryview, int, Contact | None]:
         """The part that `head` has named: its frames, their number, and from whom they are."""
-        run, frames, sender = self._runs.popleft()
+        run, frames, sender, number = self._runs.popleft()
         if self._part is not None and self._part[1] < len(run):
             _, size, count = self._part
-            self._runs.appendleft((run[size:], frames - count, sender))
+            self._runs.appendleft((run[size:], frames - count, sender, number))
             run, frames = run[:size], count
         self._part = None
         self.size -= len(run)
@@ -109,7 +123,7 @@ class EmulatedLink:
     def push(self, pieces: Sequence[Piece], size: int, frames: int) -> None:
         """Queue whole frames, or drop and count them."""
         way = self.way
-        if way.emulation.passes(way.direction, way.link, size):
+        if not self.held.size and way.emulation.passes(way.direction, way.link, size):
             self.inner.push(pieces, size, frames)
         elif self.output.admit(size, frames, way.emulation.home.now()):
             self.held.put(memoryview(b"".join(pieces)), frames)
@@ -167,52 +181,107 @@ class EmulatedWay:
 
 @define(eq=False, repr=False)
 class Gate:
-    """What came from one neighbor, or from all who are none, and is not let in yet."""
+    """What came from one neighbor in one traffic class and is not let in yet."""
 
-    emulation: Emulation
-    link: LogicalAddress | None
+    inlet: Inlet
     output: Output
     held: Held = field(factory=Held, init=False)
-    direction: Direction = field(default=Direction.IN, init=False)
     _intake: Intake = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._intake = Intake(lambda: self.emulation.wait(self), lambda when: (self.output,))
+        emulation = self.inlet.emulation
+        self._intake = Intake(lambda: emulation.wait(self.inlet), lambda when: (self.output,))
 
-    def put(self, run: memoryview, sender: Contact, blockers: list[Output] | None) -> None:
+    @property
+    def waits(self) -> bool:
+        """Whether it has something that can go in when it is paid for."""
+        return self.held.size > 0 and not self._intake.blocked
+
+    def put(
+        self, run: memoryview, sender: Contact, number: int, blockers: list[Output] | None
+    ) -> None:
         """Keep frames, or lose them when it is full and whoever brings them cannot wait."""
         frames = sum(count for _, count in split_frames(run, len(run)))
         if blockers is None and self.output.closed:
             self.output.lose(frames, len(run), "overflow")
-        elif self.output.admit(len(run), frames, self.emulation.home.now()):
-            self.held.put(memoryview(bytearray(run)), frames, sender)
-            self.emulation.wait(self)
+        elif self.output.admit(len(run), frames, self.inlet.emulation.home.now()):
+            self.held.put(memoryview(bytearray(run)), frames, sender, number)
         if blockers is not None and self.output.closed:
             blockers.append(self.output)
 
-    def head(self, most: int) -> int:
-        """Bytes of the part that goes next; 0 while what the member feeds is full."""
-        return 0 if self._intake.blocked else self.held.head(most)
-
     def go(self) -> None:
         """Let the next part in."""
+        emulation = self.inlet.emulation
         part, _, sender = self.held.take()
         assert sender is not None, "whatever comes in comes from somebody"
         closed: list[Output] = []
-        self.emulation.let_in(part, sender, closed)
-        self.output.release(len(part), self.emulation.home.now())
+        emulation.let_in(part, sender, closed)
+        self.output.release(len(part), emulation.home.now())
         self._intake.wait_for(closed)
-
-    def put_off(self, until: float) -> None:
-        """Nothing of it can go before then, which is no stall."""
-        self.output.due = until
 
     def discard(self) -> None:
         """Nobody takes it any more."""
-        self.emulation.cease(self)
         while self.held.head(self.held.size):
             part, _, _ = self.held.take()
-            self.output.release(len(part), self.emulation.home.now())
+            self.output.release(len(part), self.inlet.emulation.home.now())
+
+
+@define(eq=False, repr=False)
+class Inlet:
+    """The gates of one neighbor, or of all who are none."""
+
+    emulation: Emulation
+    link: LogicalAddress | None
+    gates: dict[int, Gate] = field(factory=dict, init=False)
+    direction: Direction = field(default=Direction.IN, init=False)
+    _count: int = field(default=0, init=False)
+
+    @property
+    def queued(self) -> bool:
+        """Whether anything waits here."""
+        return any(gate.output.queued for gate in self.gates.values())
+
+    def put(self, frames: memoryview, sender: Contact, blockers: list[Output] | None) -> None:
+        """Keep whole frames at the gates of their classes."""
+        for traffic_class, part in split_classes(frames):
+            self._count += 1
+            self._gate(traffic_class).put(part, sender, self._count, blockers)
+        self.emulation.wait(self)
+
+    def head(self, most: int) -> int:
+        """Bytes of the part that goes in next; 0 while what the member feeds is full."""
+        gate = self._first()
+        return 0 if gate is None else gate.held.head(most)
+
+    def go(self) -> None:
+        """Let the next part in."""
+        gate = self._first()
+        assert gate is not None, "its head was asked for before"
+        gate.go()
+
+    def put_off(self, until: float) -> None:
+        """Nothing of it can go before then, which is no stall."""
+        for gate in self.gates.values():
+            gate.output.due = until
+
+    def discard(self) -> None:
+        """Nobody takes anything of it any more."""
+        self.emulation.cease(self)
+        for gate in self.gates.values():
+            gate.discard()
+
+    def _gate(self, traffic_class: int) -> Gate:
+        gate = self.gates.get(traffic_class)
+        if gate is None:
+            of = self.emulation
+            output = Output(self.link, of.flow, of.attend, traffic_class)
+            gate = self.gates[traffic_class] = Gate(self, output)
+        return gate
+
+    def _first(self) -> Gate | None:
+        """The gate at which whoever came first waits."""
+        waiting = [gate for gate in self.gates.values() if gate.waits]
+        return min(waiting, key=lambda gate: gate.held.number, default=None)
 
 
 @define(eq=False, repr=False)
@@ -223,7 +292,6 @@ class Emulation:
         home: the host.
         buckets: what limits it.
         flow: the limits of its links, which its gates share.
-        losses: where gates count what they lose.
         attend: called when a gate has lost messages.
         switch: has the member handle frames.
         freed: called with this when nothing is limited any more and nothing is held.
@@ -232,12 +300,11 @@ class Emulation:
     home: Switchboard
     buckets: Buckets
     flow: FlowSettings
-    losses: Losses
     attend: Callable[[], None]
     switch: Switch
     freed: Callable[[Emulation], None]
-    gates: dict[LogicalAddress | None, Gate] = field(factory=dict, init=False)
-    _forgotten: list[Gate] = field(factory=list, init=False)
+    inlets: dict[LogicalAddress | None, Inlet] = field(factory=dict, init=False)
+    _forgotten: list[Inlet] = field(factory=list, init=False)
     _ways: dict[LogicalAddress | None, EmulatedWay] = field(factory=dict, init=False)
     _shaper: Shaper = field(init=False)
     _wakes_at: float = field(default=inf, init=False)
@@ -265,24 +332,27 @@ class Emulation:
         """Overlay messages came from a neighbor, or from somebody who is none."""
         view = frames if isinstance(frames, memoryview) else frames.view
         used, broken = whole_frames(view)
-        gate = self.gates.get(link)
-        if gate is None:
-            output = Output(link, self.flow, self.attend, losses=self.losses)
-            gate = self.gates[link] = Gate(self, link, output)
-        if not gate.output.queued and self.passes(Direction.IN, link, used):
+        inlet = self.inlets.get(link)
+        if inlet is None:
+            inlet = self.inlets[link] = Inlet(self, link)
+        if not inlet.queued and self.passes(Direction.IN, link, used):
             return self.switch(frames, sender, blockers)
         if used:
-            gate.put(view[:used], sender, blockers)
+            inlet.put(view[:used], sender, blockers)
         return used, broken
 
-    def forget(self, link: LogicalAddress | None) -> Output | None:
+    def outputs(self) -> list[Output]:
+        """The bounds of what is not let in yet."""
+        return [gate.output for inlet in self.inlets.values() for gate in inlet.gates.values()]
+
+    def forget(self, link: LogicalAddress | None) -> list[Output]:
         """It is no neighbor any more: the bounds of what came from it; all that still goes in."""
         self._ways.pop(link, None)
-        gate = self.gates.pop(link, None)
-        if gate is None:
-            return None
-        self._forgotten = [old for old in (*self._forgotten, gate) if old.output.queued]
-        return gate.output
+        inlet = self.inlets.pop(link, None)
+        if inlet is None:
+            return []
+        self._forgotten = [old for old in (*self._forgotten, inlet) if old.queued]
+        return [gate.output for gate in inlet.gates.values()]
 
     def hold(self, inner: Carrier, link: LogicalAddress | None) -> EmulatedLink:
         """A link to a neighbor in one class, whose messages wait for bandwidth."""
@@ -296,21 +366,21 @@ class Emulation:
     def close(self) -> None:
         """The member is gone: what came for it leads nowhere."""
         self._closed = True
-        for gate in (*self.gates.values(), *self._forgotten):
-            gate.discard()
+        for inlet in (*self.inlets.values(), *self._forgotten):
+            inlet.discard()
 
-    # What links and gates say
+    # What links and inlets say
 
     def passes(self, direction: Direction, link: LogicalAddress | None, size: int) -> bool:
         """Whether messages may go at once, and are paid for."""
         return self._shaper.passes(direction, link, size, self.home.now())
 
-    def wait(self, flow: EmulatedWay | Gate) -> None:
+    def wait(self, flow: EmulatedWay | Inlet) -> None:
         """It has something that can go when it is paid for."""
         self._shaper.enlist(flow)
         self._list()
 
-    def cease(self, flow: Gate) -> None:
+    def cease(self, flow: Inlet) -> None:
         """It waits no more."""
         self._shaper.dismiss(flow)
 
@@ -334,7 +404,7 @@ class Emulation:
             if flow is None:
                 self._rest(now)
                 return
-            assert isinstance(flow, EmulatedWay | Gate), "nothing else is enlisted"
+            assert isinstance(flow, EmulatedWay | Inlet), "nothing else is enlisted"
             flow.go()
             now = self.home.now()
         self._list()
@@ -344,11 +414,11 @@ class Emulation:
         wait_until = self._shaper.next_at
         if wait_until < inf:
             for flow in self._shaper.waiting:
-                assert isinstance(flow, EmulatedWay | Gate), "nothing else is enlisted"
+                assert isinstance(flow, EmulatedWay | Inlet), "nothing else is enlisted"
                 flow.put_off(wait_until)
             self._wake_at(max(wait_until, now + TICK))
         elif not self.buckets and not any(
-            gate.output.queued for gate in (*self.gates.values(), *self._forgotten)
+            inlet.queued for inlet in (*self.inlets.values(), *self._forgotten)
         ):
             self.freed(self)
 

@@ -80,12 +80,14 @@ class Shaper:
     def passes(
         self, direction: Direction, link: LogicalAddress | None, size: int, now: float
     ) -> bool:
-        """Whether messages may go at once, and are paid for: nobody waits, and there is enough
-        for all of them.
+        """Whether messages may go at once, and are paid for: nothing limits them, or nobody waits
+        and there is enough for all of them. Nothing of their own flow may be waiting.
         """
+        buckets = self.buckets.paying(direction, link)
+        if not buckets:
+            return True
         if self._turns:
             return False
-        buckets = self.buckets.paying(direction, link)
         if any(bucket.holds(now) < size for bucket in buckets):
             return False
         for bucket in buckets:

@@ -103,10 +103,10 @@ class Emulation:
             contact: to whom they go, or from whom they come.
             body: whole frames.
         """
-        if self._shaper.passes(direction, link, len(body), self.schedule.now):
+        flow = self._flows.get((direction, link))
+        if flow is None and self._shaper.passes(direction, link, len(body), self.schedule.now):
             self._go(direction, contact, body)
             return
-        flow = self._flows.get((direction, link))
         if flow is None:
             flow = self._flows[direction, link] = _Flow(direction, link)
         elif flow.size + len(body) > LINK_LIMIT:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
 from board import Board
+from emulated_board import EmulatedBoard
 
 
 @pytest.fixture
@@ -25,3 +27,9 @@ def make_board() -> Iterator[Callable[[], Board]]:
 @pytest.fixture
 def board(make_board: Callable[[], Board]) -> Board:
     return make_board()
+
+
+@pytest.fixture
+def here() -> Iterator[EmulatedBoard]:
+    with closing(EmulatedBoard()) as board:
+        yield board

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -11,23 +10,24 @@ from attrs import define
 from hypothesis import given
 from hypothesis import strategies as st
 
-from board import LANE, ROUTE, Board, contact, frame, turn_until
+from board import ROUTE, Board, contact, frame, turn_until
 from emulated_board import (
     BOUNDS,
     NEIGHBORS,
-    SENDER,
     EmulatedBoard,
     bring,
+    feed,
     local,
     numbers,
+    over_tcp,
     push,
     taken,
 )
-from opus_socket.adapters.emulation import EmulatedLink, Held
-from opus_socket.adapters.flow import FlowSettings, Intake, Output, Overflow
+from opus_socket.adapters.emulation import Held
+from opus_socket.adapters.flow import Intake, Output, Overflow
 from opus_socket.adapters.pool import TcpLink
 from opus_socket.adapters.udp import UdpLink, UdpPort, bind
-from opus_socket.core.addresses import Endpoint, LogicalAddress
+from opus_socket.core.addresses import Endpoint
 from opus_socket.core.buckets import Direction, Limit
 from opus_socket.core.effects import Kind
 from opus_socket.core.shaper import QUANTUM, SHARE
@@ -37,27 +37,6 @@ RATE = 100_000
 DEPTH = RATE // 10
 PART = DEPTH // SHARE
 FRAME = len(frame(bytes(1_000)))
-
-
-@pytest.fixture
-def here() -> Iterator[EmulatedBoard]:
-    with closing(EmulatedBoard()) as board:
-        yield board
-
-
-def over_tcp(board: EmulatedBoard, to: Board) -> EmulatedLink:
-    """The link to a neighbor over a connection."""
-    assert board.emulation is not None
-    source, target = board.listen(), to.listen()
-    output = Output(NEIGHBORS[0], BOUNDS, board._attend)
-    link = TcpLink(board, source, contact(target.local), LANE, output)
-    return board.emulation.hold(link, NEIGHBORS[0])
-
-
-def feed(board: Board) -> None:
-    """Let everybody hand over until nobody has anything."""
-    while board.run_feeders():
-        pass
 
 
 # On its way out
@@ -217,132 +196,6 @@ def test_links_share_the_bandwidth_of_their_node(here: EmulatedBoard) -> None:
         shares = [total - link.held.size for total, link in zip(held, links, strict=True)]
         assert sum(shares) == pytest.approx(DEPTH + RATE * here.clock, abs=PART)
         assert max(shares) - min(shares) <= QUANTUM + FRAME
-
-
-# On its way in
-
-
-def test_what_comes_in_waits_behind_a_gate(here: EmulatedBoard) -> None:
-    """Over a connection: the member is given what its bandwidth lets in; the gate fills, the route
-    is paused, and the sender's own output fills; in the end everything is there, in order.
-    """
-    here.limit(Limit(IN, RATE), flow=FlowSettings(50_000))
-    with closing(Board()) as there:
-        source, target = there.listen(), here.listen()
-        output = there.output()
-        link = TcpLink(there, source, contact(target.local), LANE, output)
-        pieces = [frame(b"x" * 1_000, number) for number in range(2_000)]
-        link.push(pieces, sum(map(len, pieces)), len(pieces))
-        turn_until(lambda: is_closed(here), here, there)
-        turn_until(lambda: there_is_paused(link), here, there)
-        assert output.queued > 1_000_000
-        while here.taken < 500_000:
-            here.work()
-            allowed = DEPTH + RATE * here.clock
-            assert here.taken <= allowed
-            here.advance(0.05)
-            here.turn()
-            there.turn()
-        assert numbers(here) == list(range(len(here.frames_in)))
-        here.change(IN, None)
-        turn_until(lambda: len(here.frames_in) == 2_000, here, there)
-        assert numbers(here) == list(range(2_000))
-
-
-def is_closed(board: EmulatedBoard, link: LogicalAddress | None = None) -> bool:
-    """Whether the gate for a neighbor is full."""
-    assert board.emulation is not None
-    gate = board.emulation.gates.get(link)
-    return gate is not None and gate.output.closed
-
-
-def there_is_paused(link: TcpLink) -> bool:
-    connection = link.port.connection_to(link.contact)
-    assert connection is not None
-    return connection._outgoing.is_paused(LANE)
-
-
-def test_gates_of_a_member_share_its_bandwidth(here: EmulatedBoard) -> None:
-    """What comes from two neighbors at once is let in alike, and what goes out besides."""
-    emulation = here.limit(Limit(TOTAL, RATE))
-    here.neighbors = dict(enumerate(NEIGHBORS))
-    with closing(Board()) as there:
-        push(local(here, there, 2), 200)
-        for index in range(2):
-            bring(here, 200, index=index)
-        here.work()
-        for _ in range(20):
-            here.pass_time(0.05)
-            feed(there)
-        shares = [FRAME * len(numbers(here, index)) for index in range(2)] + [taken(there)]
-        assert sum(shares) == pytest.approx(DEPTH + RATE * here.clock, abs=PART)
-        assert max(shares) - min(shares) <= QUANTUM + FRAME
-    assert {gate.link for gate in emulation.gates.values()} == set(NEIGHBORS[:2])
-
-
-def test_a_full_member_blocks_its_gate(here: EmulatedBoard) -> None:
-    """What was let in and finds the next output full waits for it, and so does what follows."""
-    here.limit(Limit(IN, RATE), flow=FlowSettings(20_000))
-    full = here.output(1)
-    full.admit(1, 1, 0.0)
-    here.blockers.append(full)
-    bring(here, 50)
-    for _ in range(10):
-        here.pass_time(0.05)
-    assert FRAME * len(here.frames_in) <= PART
-    bring(here, 1, first=50)
-    gate = here.gate()
-    assert gate.output.closed
-    assert not gate.output.overdue(here.clock + 1e9)
-    assert not gate.output.stalled
-    full.release(1, here.clock)
-    for _ in range(10):
-        here.pass_time(0.05)
-    assert numbers(here) == list(range(51))
-
-
-def test_datagrams_that_find_a_gate_full_are_lost_and_counted(here: EmulatedBoard) -> None:
-    here.limit(Limit(IN, RATE), flow=FlowSettings(30_000))
-    for _ in range(10):
-        bring(here, 10, can_wait=False)
-    gate = here.gate()
-    assert gate.output.closed
-    assert gate.output.dropped > 0
-    while gate.output.queued:
-        here.pass_time(0.05)
-    assert len(here.frames_in) + gate.output.dropped == 100
-
-
-def test_a_member_that_is_gone_keeps_nobody_waiting(here: EmulatedBoard) -> None:
-    emulation = here.limit(Limit(IN, RATE), flow=FlowSettings(30_000))
-    bring(here, 100)
-    gate = here.gate()
-    opened: list[bool] = []
-    Intake(lambda: opened.append(True)).wait_for([gate.output])
-    emulation.close()
-    here.pass_time(10.0)
-    assert opened
-    assert here.frames_in == []
-
-
-def test_a_neighbor_that_is_forgotten_is_still_let_in(here: EmulatedBoard) -> None:
-    emulation = here.limit(Limit(IN, RATE))
-    bring(here, 40)
-    gate = here.gate()
-    assert emulation.forget(None) is gate.output
-    assert emulation.forget(None) is None
-    while gate.output.queued:
-        here.pass_time(0.05)
-    assert numbers(here) == list(range(40))
-
-
-def test_frames_that_cannot_be_read_are_refused_where_they_come_in(here: EmulatedBoard) -> None:
-    emulation = here.limit(Limit(IN, 1_000))
-    data = frame(b"x" * 1_000)
-    bad = bytearray(data + b"\xff" * 64)
-    assert emulation.take(memoryview(bad), SENDER, None, []) == (len(data), "version")
-    part = bytearray(data + data[:100])
-    assert emulation.take(memoryview(part), SENDER, None, []) == (len(data), None)
 
 
 # At run time
