@@ -38,7 +38,7 @@ LOSS_WAIT = 1.0
 """Seconds for the report of a loss to come back from a member at the other end of the world."""
 
 _REASONS = {
-    "unroutable": "no member with that address was found",
+    "unroutable": "no member was found to whom it could go",
     "hop_limit": "its way was longer than socket.hop_limit allows",
     "incomplete": "fragments of it did not come, or there was no room to wait for them",
     "too_long": "it is longer than socket.max_message allows",

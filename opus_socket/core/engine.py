@@ -279,7 +279,8 @@ class ForwardingEngine:
             ]
             tally.transmitted_frames += count * len(contacts)
             tally.transmitted_bytes += size * len(contacts)
-        elif plan.key is not None:
+        elif plan.key is not None or not self.node.stable:
+            # Who is alone and settled sends to all that there are, which is nobody.
             batch = Batch(_NOTHING, None, None, now, dispatch)
             self._losses.lose_own(batch, plan, payloads, first, count)
             return batch.finish(tally)

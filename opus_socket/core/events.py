@@ -48,9 +48,10 @@ class AddressChanged:
 
 @frozen
 class MessageLost:
-    """A message that this socket sent was dropped on its way (`unroutable`, `hop_limit`); or one
-    that others sent in fragments came in part only (`incomplete`), or is longer than
-    `socket.max_message` (`too_long`).
+    """A message that this socket sent was dropped on its way (`unroutable`, `hop_limit`), or here,
+    because it has no neighbor any more and has not settled since (`unroutable`); or one that others
+    sent in fragments came in part only (`incomplete`), or is longer than `socket.max_message`
+    (`too_long`).
 
     Attributes:
         id: its identity: incarnation and sequence. Of a message in fragments, that of the first.

@@ -107,6 +107,7 @@ class DelaunayNode(Node):
         self._seen = -1
         self._joined = False
         self._nobody = False
+        self._bereft_at = -inf
         self._search = Search(self.address, self._settings)
         self._answered_at = -inf
         self._announced_at = -inf
@@ -280,7 +281,8 @@ class DelaunayNode(Node):
                 self._upkeep.introduce(to, now)
         elif others:
             self._join_by(others, now)
-        elif not found:
+        elif not found and now >= self._bereft_at + (1 - JITTER) * self._settings.rendezvous_period:
+            # Whoever has lost its last neighbor is looked for by others, too, once in a period.
             self._nobody = True
             self._upkeep.changed = True
         return self._finish(now)
@@ -391,7 +393,7 @@ class DelaunayNode(Node):
 
     def _judge(self, now: float) -> None:
         """What the node is now, to itself and to the overlay."""
-        star = self._star
+        star, upkeep = self._star, self._upkeep
         if star.number != self._seen:
             self._seen = star.number
             self.version += 1
@@ -401,14 +403,15 @@ class DelaunayNode(Node):
                 self._nobody = False
             elif before is not State.LEADER_ALONE:
                 self._search = Search(self.address, self._settings)
+                self._bereft_at = -inf if upkeep.left else now
             if before is State.NOT_LEADER and self.state is not before:
                 # Whoever was larger is gone: this may be the edge of a torn overlay.
                 wait = 0.0 if self._joined else self._jitter(self._settings.rendezvous_period)
                 self._timers.set(Timer.RENDEZVOUS, now + wait)
         stable = (
             (bool(self._rows) or self._nobody)
-            and (self._joined or not self._upkeep.candidates.unanswered)
-            and self._upkeep.settled(now)
+            and ((self._joined and bool(self._rows)) or not upkeep.candidates.unanswered)
+            and upkeep.settled(now)
         )
         self._joined = self._joined or stable
         if stable is not self.stable:

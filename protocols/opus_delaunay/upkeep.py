@@ -56,6 +56,7 @@ class Upkeep:
         counters: what it counts.
         speech: what it says.
         changed: whether the star, or what is known about it, changed since this was last reset.
+        left: whether the neighbor that went last said goodbye.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Upkeep:
         self.counters = Counters()
         self.speech = Speech(contact, self.star, self.counters)
         self.changed = True
+        self.left = False
         self._rows = self.star.table.rows
         self._crossing = CROSSING * beat
         self._tombstones = Tombstones(silence)
@@ -387,6 +389,7 @@ class Upkeep:
 
     def _remove(self, row: Neighbor, left: bool, now: float) -> None:
         """A neighbor is gone: close the gap, also with those whom it named."""
+        self.left = left
         self.star.remove(row)
         self._tombstones.bury(row.address, row.contact, left, now)
         for edge in self.star.ring.wedge(row.address):

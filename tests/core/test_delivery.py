@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.engine import EngineSettings, ForwardingEngine
+from opus_socket.core.events import MessageLost
 from opus_socket.core.extensions import Code, Extension, Flags
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Mode
@@ -118,6 +119,20 @@ def test_sends_to_all_alone_are_no_loss() -> None:
     for mode in (Mode.MULTICAST, Mode.FLOOD):
         dispatch = engine.originate([b"x"], mode, None, 0.0)
         assert (dispatch.outputs, dispatch.delivered, dispatch.dropped) == ([], [], {})
+
+
+@pytest.mark.parametrize("mode", [Mode.MULTICAST, Mode.FLOOD])
+def test_sends_to_all_are_lost_while_a_member_is_cut_off(mode: Mode) -> None:
+    """It had neighbors, has none now, and has not settled: who sends is told."""
+    node = lone(3)
+    node.stable = False
+    dispatch = ForwardingEngine(node, EngineSettings(), 1003).originate([b"x", b"y"], mode, None, 0)
+    first = dispatch.first_id
+    assert first is not None
+    assert dispatch.dropped == {"unroutable": 2}
+    assert dispatch.events == [
+        MessageLost((1003, first[1] + more), None, "unroutable", member(3)) for more in range(2)
+    ]
 
 
 def test_anycast_ends_where_the_node_accepts() -> None:

@@ -134,7 +134,7 @@ def test_a_line_to_nobody_is_an_error_and_1_although_the_input_ends(
     sender.end_input()
     sender.logs(
         r'level=error event="a message to 1,1 was lost at \d+,\d+: '
-        r'no member with that address was found \(unroutable\)"'
+        r'no member was found to whom it could go \(unroutable\)"'
     )
     assert sender.ends() == 1
 

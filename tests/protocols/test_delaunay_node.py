@@ -50,6 +50,50 @@ def test_a_founder_is_stable_once_it_is_told_that_nobody_is_there() -> None:
     assert node.address == (3, 4)
 
 
+@pytest.mark.parametrize("leads", [True, False])
+def test_who_has_lost_its_last_neighbor_looks_around_again_before_it_is_alone(leads: bool) -> None:
+    """Also if it finds nobody at once: others that were cut off look for it, once in a period."""
+    node, other = founder(10, 10), contact(10, 9 if leads else 11)
+    meet(node, other)
+    assert node.stable
+    gone = 0.0
+    while not node.stable or node.neighbors:
+        now = node.next_deadline
+        looked = [effect for effect in node.wake(now) if isinstance(effect, FindContacts)]
+        if not node.neighbors:
+            gone = gone or now
+        if looked:
+            node.contacts([], now)
+        assert node.stable is bool(node.neighbors or (looked and now >= gone + 1.8))
+    assert gone + 1.8 <= now <= gone + 2.2 * 2
+    # It has been told that nobody is there before, and is alone on purpose now.
+    wake_until(node, now + 10.0)
+    assert node.stable
+
+
+def test_who_is_left_by_its_last_neighbor_is_alone_at_once() -> None:
+    node, other = founder(0, 0), contact(10, 0)
+    meet(node, other)
+    hear(node, Goodbye(other), other, 1.0)
+    assert node.neighbors == ()
+    assert not node.stable
+    node.contacts([], 1.0)
+    assert node.stable
+
+
+def test_who_asks_somebody_else_is_not_alone() -> None:
+    """Its last neighbor said goodbye, and had named another one, who has not answered yet."""
+    node, other, further = founder(0, 0), contact(10, 0), contact(0, 10)
+    meet(node, other)
+    hear(node, hello(other, node, further), other, 0.5)
+    hear(node, Goodbye(other), other, 1.0)
+    node.contacts([], 1.0)
+    assert not node.stable
+    hear(node, hello(further, node), further, 1.1)
+    assert node.stable
+    assert [each.address for each in node.neighbors] == [further.address]
+
+
 def test_the_table_of_the_talk() -> None:
     """What (10, 8) tells its neighbors is the table of the HyperCast talk, before and after
     (8, 4) joins.
