@@ -56,15 +56,17 @@ def test_who_has_lost_its_last_neighbor_looks_around_again_before_it_is_alone(le
     node, other = founder(10, 10), contact(10, 9 if leads else 11)
     meet(node, other)
     assert node.stable
-    gone = 0.0
-    while not node.stable or node.neighbors:
+    gone = now = 0.0
+    alone = False
+    while not alone:
         now = node.next_deadline
         looked = [effect for effect in node.wake(now) if isinstance(effect, FindContacts)]
         if not node.neighbors:
             gone = gone or now
         if looked:
             node.contacts([], now)
-        assert node.stable is bool(node.neighbors or (looked and now >= gone + 1.8))
+        alone = bool(looked and gone and now >= gone + 1.8)
+        assert node.stable is (alone or bool(node.neighbors))
     assert gone + 1.8 <= now <= gone + 2.2 * 2
     # It has been told that nobody is there before, and is alone on purpose now.
     wake_until(node, now + 10.0)
