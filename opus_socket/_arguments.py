@@ -44,7 +44,13 @@ def check_target(spec: ProtocolSpec, target: object) -> Target:
         LocalProtocolError: it is no address of this protocol, no contact and no endpoint.
     """
     if isinstance(target, Endpoint):
-        return Contact(None, 0, ANY_INDEX, (target,))
+        try:
+            return Contact(None, 0, ANY_INDEX, (target,))
+        except (ValueError, TypeError, OverflowError, AttributeError):
+            raise LocalProtocolError(
+                f"{shown(target)} cannot be measured; an Endpoint has an IP address and a port up "
+                "to 65535"
+            ) from None
     if isinstance(target, Contact):
         return target
     if isinstance(target, LogicalAddress) and target.las == spec.las:

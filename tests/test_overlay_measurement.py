@@ -115,6 +115,9 @@ async def test_what_cannot_be_measured_is_refused() -> None:
                 await sock.measure(target)  # type: ignore[arg-type]
         with pytest.raises(LocalProtocolError, match="bandwidth"):
             await sock.measure(NOBODY, "loss")  # type: ignore[arg-type]
+        for nowhere in (Endpoint("name", 7), Endpoint("::1", 70_000), Endpoint("::1", "7")):  # type: ignore[arg-type]
+            with pytest.raises(LocalProtocolError, match="an IP address and a port"):
+                await sock.measure(nowhere)
         with pytest.raises(LocalProtocolError, match="everybody's address"):
             await sock.measure(LogicalAddress.everybody(1))
         with pytest.raises(LocalProtocolError, match="bandwidth"):

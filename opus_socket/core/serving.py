@@ -7,7 +7,7 @@ Whatever a remote has said, it can make no service ask for something that ends t
 a service wants to send and cannot be sent is counted as refused, `unsendable`. Only who asks
 something of a service is told so at once. What a service sends to this very member it gets when the
 core is woken next, at once but after all that is in hand; what a handler sends here goes to the
-application, as it has seen it. So whoever answers itself does no more than that.
+application, as it has seen it. So whoever answers itself does no more than that, within a bound.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ from opus_socket.core.service import (
     ServiceSpec,
 )
 from opus_socket.errors import ConfigurationError, LocalProtocolError, NotJoinedError
+
+MAX_OWN = 4096
+"""How many messages of services to this very member wait for the core's next turn."""
 
 HANDLER = "handler"
 """By what name the application's handler is known among the services."""
@@ -201,8 +204,11 @@ class Serving:
         if code is None:
             return [Forward(dispatch), *[Forward(self._engine.resume(each, now)) for each in own]]
         if own and not self._left:
-            self._own += own
+            room = MAX_OWN - len(self._own)
+            self._own += own[:room]
             self._own_at = min(self._own_at, now)
+            if len(own) > room:
+                self._refused["own_overflow"] += len(own) - room
         return (Forward(dispatch),)
 
     def named(self, name: str) -> Service:

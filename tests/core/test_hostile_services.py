@@ -17,6 +17,7 @@ from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Mode
 from opus_socket.core.parcel import Parcel
 from opus_socket.core.service import Originate, Scope, Service, ServiceEffects, ServiceSpec
+from opus_socket.core.serving import MAX_OWN
 from opus_socket.core.sessions import SESSIONS, BrokenSource
 from opus_socket.core.wire import Codec
 from opus_socket.errors import LocalProtocolError, RemoteProtocolError
@@ -217,6 +218,21 @@ def test_a_service_that_answers_itself_takes_turns_with_all_others() -> None:
     # "asked" comes back from its source and its destination, to itself twice.
     assert heard[:4] == [0, 1, 3, 7]
     assert heard == sorted(heard)
+
+
+def test_what_waits_for_the_own_services_is_bounded() -> None:
+    """However fast they talk to themselves."""
+
+    class Rabbit(Service):
+        def receive(self, message: ForService, now: float) -> ServiceEffects:
+            return [Originate([b"x"] * 100, Mode.UNICAST, message.message.source)]
+
+    rabbit = ServiceSpec("rabbit", "Multiplies.", NoSettings, lambda *_: Rabbit())
+    world, member = served(rabbit)
+    carry(world, frame(rabbit.id, b"x", HERE, HERE, Mode.UNICAST, 1), NEIGHBOR)
+    world.perform(1, member.core.wake(0.0))
+    # One brings 100, and these bring 10,000.
+    assert member.core.statistics().refused == {"own_overflow": 10_000 - MAX_OWN}
 
 
 def test_what_a_handler_sends_here_goes_to_the_application() -> None:
