@@ -155,22 +155,17 @@ class Membership:
             self._end_asking(key, None)
 
     async def _drain(self, member: Member) -> None:
-        """Wait until the neighbors have taken what is queued for them."""
+        """Wait until the neighbors have taken what is queued for them, or none takes anything."""
         self._train.leave()
-        now = since = self._host.now()
-        left = sum(link.output.queued for link in member.links.values())
-        while left:
-            # What is held back on purpose is no stall.
-            due = max(link.output.due for link in member.links.values())
-            deadline = max(since, due) + self.config.socket.stall_timeout
+        started = self._host.now()
+        while outputs := [k.output for k in member.links.values() if k.output.queued]:
+            now = self._host.now()
+            progress = max(started, *[output.progress(now) for output in outputs])
+            deadline = progress + self.config.socket.stall_timeout
             if now >= deadline:
                 return
             with trio.move_on_at(deadline):
                 await self._host.wait_turn()
-            now = self._host.now()
-            now_left = sum(link.output.queued for link in member.links.values())
-            if now_left < left:
-                left, since = now_left, now
 
     async def _send(
         self, payload: Payload, mode: Mode, key: LogicalAddress | None, traffic_class: int

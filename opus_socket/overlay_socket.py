@@ -106,8 +106,9 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
         """Leave the overlay: say goodbye, and write out what is queued.
 
         Waits for what is queued as long as the neighbors take it, at most `stall_timeout`
-        without progress. Messages that were received remain readable; after them, receiving
-        raises `trio.EndOfChannel`. Cancelled, it leaves at once. Does nothing when not joined.
+        without progress; to be held back by emulated bandwidth is no lack of it. Messages that
+        were received remain readable; after them, receiving raises `trio.EndOfChannel`. Cancelled,
+        it leaves at once. Does nothing when not joined.
         """
         member = self._member
         if member is None:

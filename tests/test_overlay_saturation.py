@@ -125,6 +125,35 @@ def test_a_reader_that_is_slow_and_steady_gets_everything(transport: str) -> Non
     trio.run(run, clock=MockClock(rate=5.0))
 
 
+@pytest.mark.parametrize("transport", ["hand-over", "tcp"])
+def test_who_leaves_waits_for_a_reader_that_is_slow_and_steady(transport: str) -> None:
+    """Longer than `stall_timeout`; and no longer than that for one that takes nothing any more."""
+    bounds = {"socket.send_buffer": 20_000, "socket.receive_buffer": 20_000}
+
+    async def run() -> None:
+        async with overlay(LINE[:2], TRANSPORTS[transport], bounds) as (_, (source, reader)):
+            batch = [PAYLOAD] * 100
+            with trio.move_on_after(1.0):
+                while True:
+                    await source.send_batch(batch, to=reader.address)
+            gone = trio.Event()
+
+            async def leave() -> None:
+                await source.leave()
+                gone.set()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(leave)
+                for _ in range(10):
+                    await reader.receive()
+                    await trio.sleep(0.5)
+                assert not gone.is_set()
+                with trio.fail_after(2 * 2.0):
+                    await gone.wait()
+
+    trio.run(run, clock=MockClock(rate=5.0))
+
+
 async def _read_in_order(sock: OverlaySocket, total: int) -> None:
     for number in range(total):
         message = await sock.receive()
