@@ -3,7 +3,8 @@
 Its one rule: of two connections that cross, the one opened by the smaller endpoint stays. The
 larger endpoint retires its own: it writes out what it had queued there and ends it, and writes
 data on the one that stays when the other end has read all of that, so that no message overtakes
-another. A connection that is not yet established gives way to one that brings an introduction.
+another. A connection that is not yet established gives way to one that brings an introduction; one
+that has been answered, or is older than a few seconds, cannot have crossed another and stays.
 
 A contact's endpoints are dialed in order, a little apart, until one of them answers. What was
 queued meanwhile goes where it answers.
@@ -195,10 +196,17 @@ class TcpPort:
         elif not other.established:
             self._settle(self._dials[id(other)], connection)
             self._by_place[place] = connection
-        elif place < self.local[:2]:
+        elif place < self.local[:2] and self._may_cross(other, connection):
             self._by_place[place] = self._held[id(other)] = connection
             connection.hold()
             other.retire()
+
+    def _may_cross(self, other: Connection, connection: Connection) -> bool:
+        """Whether the other end may have dialed before it knew of the connection that was opened
+        from here. Else that stays: whoever answers there is who was dialed, not who says so.
+        """
+        apart = connection.since - other.since
+        return other.received == 0 and apart < self.settings.dial_timeout
 
     def heir(self, connection: Connection, reason: str) -> Connection | None:
         """Who sends what a failed connection had not begun to write."""

@@ -333,6 +333,37 @@ def test_a_newer_connection_takes_the_place_of_an_older_one(board: Board, dead: 
             assert board.lost == []
 
 
+@pytest.mark.parametrize("answered", [True, False])
+def test_who_claims_the_place_of_a_dialed_neighbor_gets_nothing(
+    make_board: Boards, answered: bool
+) -> None:
+    """Its messages stay on the connection that was opened to it: it has answered there, or it has
+    long known of it. If that ends, who came later takes its place.
+    """
+    boards = sorted([make_board(), make_board()], key=lambda board: board.listen().local)
+    (b, [neighbor]), (a, [port]) = [(board, board.ports) for board in boards]
+    way = link(a, port, contact(neighbor.local))
+    push(way)
+    turn_until(lambda: bool(b.frames_in), a, b)
+    if answered:
+        back = neighbor.connection_to(contact(port.local))
+        assert back is not None
+        assert back.send_control(ROUTE, Kind.PROTOCOL, b"hello")
+        turn_until(lambda: bool(a.messages), a, b)
+    else:
+        a.clock += PoolSettings().dial_timeout
+    with introduced(port, neighbor.local) as thief:
+        turn_until(lambda: bool(a.frames_in), a, b)
+        push(way)
+        turn_until(lambda: len(b.frames_in) == 2, a, b)
+        neighbor.close()
+        turn_until(lambda: port.statistics().connections == 1, a)
+        push(way)
+        turn_until(lambda: way.output.queued == 0, a)
+        thief.settimeout(5)
+        assert DATA in thief.recv(1 << 16)
+
+
 def test_a_port_that_finishes_writes_what_is_queued(make_board: Boards, dead: Dead) -> None:
     """Also what waits for a connection that is being dialed, at whichever endpoint."""
     a, b = make_board(), make_board()
