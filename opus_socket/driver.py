@@ -59,12 +59,16 @@ class Host(Loop):
     """The one I/O loop, connection pool and timer heap of a process.
 
     An adapter sees it as its `Switchboard`.
+
+    Attributes:
+        closing: whether its sockets leave because it is being closed.
     """
 
     buffer: bytearray = field(factory=lambda: bytearray(READ_SIZE + LONGEST_FRAME))
     address_cache: AddressCache = field(factory=AddressCache, init=False)
     members: dict[tuple[int, int], Member] = field(factory=dict, init=False)
     links: Links = field(init=False)
+    closing: bool = field(default=False, init=False)
     _by_tag: dict[int, dict[int, Member]] = field(factory=dict, init=False)
     _digests: dict[int, bytes] = field(factory=dict, init=False)
     _ports: dict[Place, Port] = field(factory=dict, init=False)
@@ -285,7 +289,7 @@ class Host(Loop):
                 continue
             for contact in list(member.core.neighbors.values()):
                 if any(known[:2] == place for known in contact.endpoints):
-                    self._tell(member, ContactFailed(endpoint, reason))
+                    self._tell(member, ContactFailed(endpoint, reason, contact.address))
                     self.perform(member, member.core.link_failed(contact, now))
 
     def statistics(self) -> HostStatistics:

@@ -64,7 +64,9 @@ class Links:
     def make(self, member: Member, contact: Contact, traffic_class: int) -> Link:
         """The link of a member to a contact in a class: by hand-over, by TCP or by UDP."""
         weight = member.weights.get(traffic_class, 1)
-        output = Output(contact.address, member.flow, self.look_soon, traffic_class, weight)
+        output = Output(
+            *(contact.address, member.flow, self.look_soon, traffic_class, weight, member.losses)
+        )
         route = Route(member.tag, contact.index, member.index)
         link: Carrier
         if member.local_handover and self.home.is_here(contact):
@@ -86,6 +88,7 @@ class Links:
             self.home,
             buckets,
             member.flow,
+            member.losses,
             self.look_soon,
             partial(self.home.switch, member),
             partial(self._free, member),

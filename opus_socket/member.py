@@ -6,13 +6,13 @@ Its one rule: only the host changes them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from attrs import define, field, frozen
 
 from opus_socket.adapters.base import Carrier
 from opus_socket.adapters.emulation import EmulatedLink, Emulation
-from opus_socket.adapters.flow import FlowSettings, FlowStatistics, Output
+from opus_socket.adapters.flow import Dropped, FlowSettings, FlowStatistics, Losses, Output
 from opus_socket.adapters.inbox import Inbox
 from opus_socket.adapters.pool import TcpPort, TcpStatistics
 from opus_socket.adapters.udp import UdpPort, UdpStatistics
@@ -73,6 +73,7 @@ class Member:
         emulation: the bandwidth that it is held to; None for whatever there is.
         links: the ways to its neighbors, by traffic class.
         weights: of the traffic classes; those that are not named have 1.
+        losses: what its outputs have lost, in former memberships of its socket, too.
     """
 
     core: OverlayCore
@@ -92,6 +93,7 @@ class Member:
     emulation: Emulation | None = None
     links: dict[tuple[Contact, int], Link] = field(factory=dict)
     weights: dict[int, int] = field(factory=dict)
+    losses: Losses = field(factory=dict)
 
     @property
     def index(self) -> int:
@@ -146,12 +148,15 @@ class SocketStatistics:
         core: of its machines; None before the first join.
         flows: of its receive buffer, and of each link to a neighbor in a traffic class; then, where
             bandwidth is emulated, of what has come from each neighbor.
+        dropped: what this socket has dropped since it was opened, by reason (those of
+            `MessagesDropped`): in `flows`, and for neighbors that are gone.
         events_lost: events that no subscription could hold.
         udp, tcp: of the sockets of its endpoint, which others may share; None where it has none.
     """
 
     core: CoreStatistics | None
     flows: tuple[FlowStatistics, ...]
+    dropped: Mapping[str, Dropped]
     events_lost: int
     udp: UdpStatistics | None
     tcp: TcpStatistics | None

@@ -18,7 +18,7 @@ import trio
 from attrs import define, field
 
 from opus_socket._arguments import check_address, check_traffic_class
-from opus_socket.adapters.flow import Intake, Output
+from opus_socket.adapters.flow import Intake, Losses, Output
 from opus_socket.adapters.inbox import Inbox
 from opus_socket.config import OverlayConfig
 from opus_socket.core.addresses import Contact, LogicalAddress
@@ -72,6 +72,7 @@ class Membership:
     _core: OverlayCore | None = field(default=None, init=False)
     _joined: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
+    _closing: bool = field(default=False, init=False)
     _settled: trio.Event = field(factory=trio.Event, init=False)
     _join_error: JoinError | None = field(default=None, init=False)
     _subscriptions: WeakSet[EventSubscription] = field(factory=WeakSet, init=False)
@@ -80,6 +81,7 @@ class Membership:
     _handles: dict[str, ServiceHandle] = field(factory=dict, init=False)
     _intakes: dict[int | str, Intake] = field(factory=dict, init=False)
     _weights: dict[int, int] = field(init=False)
+    _losses: Losses = field(factory=dict, init=False)
     _news: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
     _senders: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
     _askers: dict[tuple[Target, Quantity], list[_Asker]] = field(factory=dict, init=False)
@@ -112,7 +114,7 @@ class Membership:
         )
         member.publish, member.aborted = self._publish, self._abort
         member.answered = self._answer
-        member.weights = self._weights
+        member.weights, member.losses = self._weights, self._losses
         if self._buckets:
             self._host.links.emulate(member, self._buckets)
         self._host.admit(member)
@@ -371,12 +373,15 @@ class Membership:
             self._settled.set()
             self._news.unpark_all()
         elif isinstance(event, ContactFailed):
-            _log.warning(
-                "cannot reach a contact; trying again",
-                overlay_id=self.config.overlay_id,
-                endpoint=str(event.endpoint),
-                reason=event.reason,
-            )
+            log = _log.bind(overlay_id=self.config.overlay_id, endpoint=str(event.endpoint))
+            if event.neighbor is None:
+                log.warning("cannot reach a contact; trying again", reason=event.reason)
+            else:
+                log.warning(
+                    "the way to a neighbor has failed",
+                    neighbor=str(event.neighbor),
+                    reason=event.reason,
+                )
         elif isinstance(event, AddressChanged):
             _log.info("the logical address changed", old=str(event.old), new=str(event.new))
         if self._subscriptions:
@@ -392,7 +397,8 @@ class Membership:
             self._stop(self._member)
 
     def _make_inbox(self, limit: int) -> Inbox:
-        output = Output(None, flow_settings(self.config, limit), self._host.links.look_soon)
+        settings, look_soon = flow_settings(self.config, limit), self._host.links.look_soon
+        output = Output(None, settings, look_soon, losses=self._losses)
         return Inbox(output, self._host.now)
 
     def _check_open(self) -> None:
@@ -404,6 +410,8 @@ class Membership:
         if member is not None and self._joined:
             return member
         self._check_open()
+        if self._closing or self._host.closing:
+            raise trio.ClosedResourceError("this overlay socket is being closed; open another one")
         if self._join_error is None:
             raise NotJoinedError("this needs membership; await join() first")
         raise NotJoinedError("the overlay refused this member") from self._join_error

@@ -100,6 +100,7 @@ class OverlayHost:
 
     async def aclose(self) -> None:
         """Let every socket leave, and end the connections when their queues are written."""
+        self._host.closing = True
         try:
             async with trio.open_nursery() as nursery:
                 for sock in list(self._sockets.values()):

@@ -124,6 +124,7 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
 
     async def aclose(self) -> None:
         """Leave, then close for good: every later call raises `trio.ClosedResourceError`."""
+        self._closing = True
         try:
             await self.leave()
         finally:
@@ -219,7 +220,9 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
             self._check_joined()
             number = check_traffic_class(traffic_class)
             if not self._may_send(number):
-                raise trio.WouldBlock
+                raise trio.WouldBlock(
+                    f"a neighbor's queue for traffic class {number} is full; send_to_all waits"
+                )
             self._send_one(payload, _MULTICAST, None, number)
 
     async def send(
@@ -315,9 +318,9 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
         """Measure the way to any member, now: the round-trip time, or how much it carries.
 
         What is measured is the direct way between the two endpoints, not the overlay's. Of an
-        address that is no neighbor's the contact is asked along the overlay first. Nobody who does
-        not answer is waited for longer than 6 seconds; of an endpoint whichever member is there
-        answers.
+        address that is no neighbor's the contact is asked along the overlay first, by messages of
+        class 0, which wait for their turn like all others. Nobody who does not answer is waited
+        for longer than 6 seconds; of an endpoint whichever member is there answers.
 
         Args:
             target: whom: a member's address, its contact, or an endpoint.
@@ -445,6 +448,7 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
         return SocketStatistics(
             core=None if self._core is None else self._core.statistics(),
             flows=(self._inbox.output.statistics(),) if member is None else member.flows(),
+            dropped=dict(self._losses),
             events_lost=self._events_lost,
             udp=None if self._port.udp is None else self._port.udp.statistics(),
             tcp=None if self._port.tcp is None else self._port.tcp.statistics(),

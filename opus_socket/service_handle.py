@@ -52,6 +52,7 @@ class ServiceHandle:
 
         Raises:
             LocalProtocolError: it cannot be asked for that. Nothing has changed.
+            ConfigurationError: the handler that it was the handle of was removed.
             NotJoinedError: before `join()` has returned or after `leave()`.
             trio.ClosedResourceError: the socket is closed.
         """

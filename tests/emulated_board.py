@@ -41,7 +41,7 @@ class EmulatedBoard(Board):
     def limit(self, *limits: Limit, flow: FlowSettings = BOUNDS) -> Emulation:
         buckets = Buckets.of(Bandwidth(limits))
         self.emulation = made = Emulation(
-            self, buckets, flow, self._attend, self._switch, self._free
+            self, buckets, flow, {}, self._attend, self._switch, self._free
         )
         return made
 

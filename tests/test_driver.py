@@ -15,7 +15,7 @@ from core_world import GREETER, GreeterSettings, Hi
 from opus_socket import loop
 from opus_socket.adapters import local
 from opus_socket.adapters.base import EVERY_INDEX, Route
-from opus_socket.adapters.flow import FlowSettings, Output
+from opus_socket.adapters.flow import Dropped, FlowSettings, Output
 from opus_socket.adapters.inbox import Inbox
 from opus_socket.adapters.pool import TcpPort
 from opus_socket.adapters.udp import UdpPort
@@ -354,6 +354,9 @@ async def test_what_a_former_neighbor_does_not_get_is_told(bench: Bench) -> None
     assert [each.contact.index for each in removed] == [b.index]
     assert sum(each.count for each in _dropped(bench, a)) == 3
     assert link.output.queued == 0
+    size = link.output.dropped_size
+    assert size > 0
+    assert a.losses == {_dropped(bench, a)[-1].reason: Dropped(3, size)}
 
 
 async def test_a_lost_connection_is_told_to_those_who_used_it(bench: Bench) -> None:
@@ -365,7 +368,8 @@ async def test_a_lost_connection_is_told_to_those_who_used_it(bench: Bench) -> N
     await bench.until(lambda: len(there.core.neighbors) == 2 and other.core.stable)
     await bench.until(lambda: bool(here.core.neighbors))
     bench.host.lost(ports[1].endpoint, ports[0].endpoint[:2], "for a test")
-    failed = ContactFailed(Endpoint(*ports[0].endpoint[:2]), "for a test")
+    place = Endpoint(*ports[0].endpoint[:2])
+    failed = ContactFailed(place, "for a test", there.core.node.address)
     assert failed in bench.events[here.index]
     assert failed not in bench.events[other.index]
 

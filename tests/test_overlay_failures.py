@@ -81,6 +81,28 @@ async def test_those_beyond_a_member_that_is_reset_are_told_of_it_and_of_the_men
         assert links[source].received > 0
 
 
+async def test_what_was_lost_stays_known_when_the_neighbor_is_gone() -> None:
+    bounds = {"socket.overflow": "drop", "socket.send_buffer": 20_000}
+    async with overlay(LINE[:2], SEPARATE, bounds) as (host, (left, right)):
+        while not left.statistics().dropped:
+            left.send_to_all_nowait(bytes(1000))
+        before = left.statistics()
+        assert before.dropped["overflow"].messages == sum(flow.dropped for flow in before.flows)
+        assert before.dropped["overflow"].size > 1000
+        failed = left.events()
+        gone = right.address
+        die(host, right)
+        event = await next_of(failed, ContactFailed)
+        assert isinstance(event, ContactFailed)
+        assert event.neighbor == gone
+        await until(host, lambda: not left.neighbors)
+        after = left.statistics()
+        assert [flow.neighbor for flow in after.flows] == [None]
+        assert after.dropped["overflow"] == before.dropped["overflow"]
+        await left.leave()
+        assert left.statistics().dropped.keys() >= before.dropped.keys()
+
+
 async def test_who_leaves_breaks_nothing_where_there_is_another_way() -> None:
     """Its goodbye and the end of its connections come in any order."""
     async with overlay(GRID, SEPARATE) as (host, sockets):

@@ -23,7 +23,7 @@ from opus_socket import (
 )
 from opus_socket.core.engine import EngineStatistics
 from opus_socket.subscription import MAX_EVENTS, EventSubscription
-from support import LINE, TRANSPORTS, at, configure, overlay, until
+from support import LINE, PATIENCE, TRANSPORTS, at, configure, overlay, until
 
 LONGEST = 20_000
 PAYLOAD = b"x" * 1000
@@ -381,6 +381,34 @@ async def test_a_sender_that_waits_is_told_when_its_socket_leaves() -> None:
         with trio.CancelScope() as scope:
             scope.cancel()
             await left.leave()
+
+
+@pytest.mark.parametrize("end", ["socket", "host"])
+async def test_whoever_waits_for_a_socket_that_is_closed_is_told_so(end: str) -> None:
+    """And not to join again: whether the socket is closed or the host with all of its sockets."""
+    bounds = {
+        "socket.send_buffer": 1000,
+        "socket.receive_buffer": 1000,
+        "socket.stall_timeout": 0.1,
+    }
+    ended: list[str] = []
+    async with overlay(LINE[:2], bounds) as (host, (left, _)), trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            while True:
+                await left.send_to_all(PAYLOAD)
+
+        async def until_closed(call: Callable[[], Awaitable[object]], name: str) -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await call()
+            ended.append(name)
+
+        nursery.start_soon(until_closed, send, "send")
+        nursery.start_soon(until_closed, lambda: left.measure(LogicalAddress((7, 7))), "measure")
+        await until(host, lambda: not left._may_send(0))
+        with trio.fail_after(PATIENCE):
+            await (left.aclose() if end == "socket" else host.aclose())
+    assert sorted(ended) == ["measure", "send"]
 
 
 async def test_a_member_that_comes_back_does_not_wait_for_its_former_self() -> None:

@@ -27,7 +27,7 @@ from opus_socket.adapters.base import (
     split_frames,
     whole_frames,
 )
-from opus_socket.adapters.flow import FlowSettings, Intake, Output, Overflow
+from opus_socket.adapters.flow import FlowSettings, Intake, Losses, Output, Overflow
 from opus_socket.adapters.turns import CLASS_TURN, Turns
 from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.buckets import Buckets, Direction
@@ -274,7 +274,7 @@ class Inlet:
         gate = self.gates.get(traffic_class)
         if gate is None:
             of = self.emulation
-            output = Output(self.link, of.flow, of.attend, traffic_class)
+            output = Output(self.link, of.flow, of.attend, traffic_class, losses=of.losses)
             gate = self.gates[traffic_class] = Gate(self, output)
         return gate
 
@@ -292,6 +292,7 @@ class Emulation:
         home: the host.
         buckets: what limits it.
         flow: the limits of its links, which its gates share.
+        losses: where gates count what they lose.
         attend: called when a gate has lost messages.
         switch: has the member handle frames.
         freed: called with this when nothing is limited any more and nothing is held.
@@ -300,6 +301,7 @@ class Emulation:
     home: Switchboard
     buckets: Buckets
     flow: FlowSettings
+    losses: Losses
     attend: Callable[[], None]
     switch: Switch
     freed: Callable[[Emulation], None]

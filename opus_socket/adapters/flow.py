@@ -83,6 +83,25 @@ class FlowStatistics:
     discarded: int
 
 
+@frozen
+class Dropped:
+    """What outputs have lost.
+
+    Attributes:
+        messages: how many, of those in fragments each frame.
+        size: bytes of their frames.
+    """
+
+    messages: int = 0
+    size: int = 0
+
+
+Losses = dict[str, Dropped]
+"""What several outputs have lost together, by reason; it outlives them."""
+
+_NOTHING = Dropped()
+
+
 @define(eq=False)
 class Output:
     """The accounting of one bounded output.
@@ -94,6 +113,7 @@ class Output:
         attend: called when it begins to need somebody who looks at it from time to time.
         traffic_class: whose messages it takes; None for the receive buffer.
         weight: its share where it has to share what it feeds, 1 or more.
+        losses: where it counts what it loses, with others.
         queued: bytes that it holds now.
         closed: whether its feeders have to wait.
         stalled: whether it drops what comes until it has drained to half.
@@ -107,6 +127,7 @@ class Output:
     attend: Callable[[], None]
     traffic_class: int | None = None
     weight: int = 1
+    losses: Losses = field(factory=dict)
     queued: int = 0
     closed: bool = False
     taken: int = 0
@@ -160,6 +181,8 @@ class Output:
             self.dropped += messages
             self.dropped_size += size
             self.reason = reason
+            before = self.losses.get(reason, _NOTHING)
+            self.losses[reason] = Dropped(before.messages + messages, before.size + size)
             if reported:
                 self.attend()
 

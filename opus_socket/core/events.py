@@ -33,7 +33,12 @@ class NeighborAdded:
 
 @frozen
 class NeighborRemoved:
-    """A member is a neighbor no more: it left, failed, or others came between."""
+    """A member is a neighbor no more.
+
+    It said goodbye; or it failed, which the protocol knows once it has probed it in vain (often a
+    `ContactFailed` with its address comes first); or it is there and others have come between; or
+    it has restarted or moved, and comes back as a new neighbor. Which of these is not told.
+    """
 
     contact: Contact
 
@@ -53,6 +58,9 @@ class MessageLost:
     sent in fragments came in part only (`incomplete`), or is longer than `socket.max_message`
     (`too_long`).
 
+    Of messages of one sender each member that drops some tells ten a second at most; all of them
+    are counted there, in `statistics().core.engine.dropped`.
+
     Attributes:
         id: its identity: incarnation and sequence. Of a message in fragments, that of the first.
         destination: whom it was for; None when it was for all.
@@ -68,12 +76,23 @@ class MessageLost:
 
 @frozen
 class MessagesDropped:
-    """Messages were dropped here because a queue was full or a receiver stalled.
+    """Messages that waited here, or were to wait, went no further.
+
+    The reason is one of these:
+
+    - `overflow`: the queue was full, and whoever fed it does not wait.
+    - `stalled`: it was full and nothing was taken of it for `socket.stall_timeout`.
+    - `evicted`: the same for `socket.evict_timeout`, with the policy *evict*.
+    - `connection`: the connection that they waited for was lost.
+    - `unreachable`: there was no connection and none could be made, or no socket for datagrams to
+      where the neighbor is.
+    - `unsent`: the system did not take the datagram.
 
     Attributes:
-        count: how many since the last such event.
-        reason: `overflow`, `stalled`, or `evicted`.
-        neighbor: for whom they were; None for the application's own receive buffer.
+        count: how many since the last such event; of messages in fragments, each frame.
+        reason: why the last of them was lost; `statistics().dropped` has each reason's figures.
+        neighbor: for whom they were, or, where bandwidth is emulated, from whom they came; None for
+            the application's own receive buffer.
     """
 
     count: int
@@ -110,10 +129,20 @@ class SourceRestored:
 
 @frozen
 class ContactFailed:
-    """An endpoint could not be reached: a rendezvous server, a buddy, or a neighbor's adapter."""
+    """An endpoint could not be reached, or not any more.
+
+    It is that of a rendezvous server, of a buddy, or of a neighbor whose connection was lost or who
+    does not answer. It is tried again; a neighbor that does not come back is removed.
+
+    Attributes:
+        endpoint: where it is.
+        reason: why, in words.
+        neighbor: the neighbor's logical address; None for servers and buddies.
+    """
 
     endpoint: Endpoint
     reason: str
+    neighbor: LogicalAddress | None = None
 
 
 @frozen

@@ -408,7 +408,7 @@ class OverlayCore:
                     out += self._serving.send(service, messages, now)
                 case Silent(contact=contact):
                     reason = "it sends nothing any more and does not answer"
-                    out.append(Emit(ContactFailed(contact.endpoints[0], reason)))
+                    out.append(Emit(ContactFailed(contact.endpoints[0], reason, contact.address)))
                     if contact.address in self._neighbors:
                         self._lose(contact.address, now, out)
                 case AskLinks():

@@ -228,6 +228,10 @@ class Serving:
         for code in self._services:
             if self._name(code) == name:
                 return code
+        if name == HANDLER:
+            raise ConfigurationError(
+                "no handler is set on this socket; set_handler(...) sets one and returns its handle"
+            )
         there = ", ".join(map(self._name, self._services)) or "none"
         raise ConfigurationError(
             f"no service {name!r} rides on this socket; those that do: {there}. "

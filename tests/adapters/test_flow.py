@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from board import frame
-from opus_socket.adapters.flow import NEWS, FlowSettings, Intake, Output, Overflow, spread
+from opus_socket.adapters.flow import (
+    NEWS,
+    Dropped,
+    FlowSettings,
+    Intake,
+    Losses,
+    Output,
+    Overflow,
+    spread,
+)
 from opus_socket.adapters.inbox import Inbox
 from opus_socket.adapters.tcp import HEARSAY
 from opus_socket.core.message import OverlayMessage
@@ -255,6 +264,25 @@ def test_an_output_asks_to_be_looked_at_when_it_closes_and_when_it_loses() -> No
         watched.lose(1, 10, "connection")
         assert len(calls) == 3
         calls.clear()
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 9), st.integers(0, 99), st.sampled_from("abc"))
+    )
+)
+def test_outputs_count_together_what_they_lose(
+    lost: list[tuple[int, int, int, str]],
+) -> None:
+    losses: Losses = {}
+    outputs = [Output(None, FlowSettings(LIMIT), _nobody, losses=losses) for _ in range(3)]
+    for number, messages, size, reason in lost:
+        outputs[number].lose(messages, size, reason)
+    for reason in "abc":
+        counted = [each for each in lost if each[3] == reason and each[1]]
+        total = Dropped(sum(each[1] for each in counted), sum(each[2] for each in counted))
+        assert losses.get(reason, Dropped()) == total
+    assert sum(output.dropped for output in outputs) == sum(d.messages for d in losses.values())
 
 
 def test_an_output_that_opened_meanwhile_is_not_waited_for() -> None:

@@ -149,7 +149,7 @@ def test_a_handler_is_set_asked_replaced_and_removed() -> None:
     world.send(2, b"z", Mode.UNICAST, to=3)
     assert _payloads(right.delivered)[-1] == b"z"
     assert len(passer.kept) == 0
-    with pytest.raises(ConfigurationError, match=r"no service 'handler' rides.*: none"):
+    with pytest.raises(ConfigurationError, match=r"no handler is set.*set_handler"):
         middle.core.ask("handler", 7, 0.0)
 
 

@@ -271,6 +271,7 @@ def test_a_neighbor_that_falls_silent_is_reported_to_everybody_whom_it_concerns(
     failed, broken = receiver.events
     assert isinstance(failed, ContactFailed)
     assert failed.endpoint == source.core.contact.endpoints[0]
+    assert failed.neighbor == source.node.address
     assert broken == SourceBroken(source.node.address, source.node.address)
     assert receiver.core.next_deadline == INF
 
