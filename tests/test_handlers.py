@@ -90,6 +90,19 @@ def test_a_simulation_refuses_the_same() -> None:
         member.set_handler(object())  # type: ignore[arg-type]
 
 
+def test_a_simulation_sets_none_that_raises_when_it_starts_either() -> None:
+    simulator = Simulator(1)
+    member = simulator.add(OverlayConfig(overlay_id="test"), LogicalAddress((1, 2)))
+    assert simulator.run_until_legitimate() is not None
+    former = Fragile()
+    member.set_handler(former)
+    with pytest.raises(BrokenError, match="start"):
+        member.set_handler(Fragile("start"))
+    member.send(LogicalAddress((1, 2)), b"x")
+    assert [message.payload for message in member.received] == [b"x"]
+    assert former.inputs == ["start", "leave"]
+
+
 @pytest.mark.parametrize("kind", ["Aggregate", None, 7, [int], NotForInstances])
 async def test_results_of_what_is_no_class_are_refused(kind: type[object]) -> None:
     async with overlay(LINE[:1]) as (_, (sock,)):

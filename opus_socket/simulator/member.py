@@ -404,12 +404,14 @@ class SimulatedMember:
         return figures
 
     def _use_handler(self, handler: tuple[Service, Scope] | None) -> None:
-        self._handler = handler
-        if self._core is not None:
-            machine, scope = handler or (None, Scope.BOTH)
-            now = self._underlay.schedule.now
-            self._perform(self._core.set_handler(machine, scope, now))
+        self._handler, core = None, self._core
+        if core is not None:
+            # One that raises when it starts is not set; what the former lets go is let go.
+            for each in (None, handler) if handler else (None,):
+                machine, scope = each or (None, Scope.BOTH)
+                self._perform(core.set_handler(machine, scope, self._underlay.schedule.now))
             self._settle()
+        self._handler = handler
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, ServiceResult):
