@@ -41,16 +41,11 @@ def check_target(spec: ProtocolSpec, target: object) -> Target:
     """Whom a measurement is about; an endpoint stands for whichever member is there.
 
     Raises:
-        LocalProtocolError: it is no address of this protocol, no contact and no endpoint.
+        LocalProtocolError: it is no address of this protocol, no contact and no endpoint, or
+            an endpoint with a name instead of an IP address.
     """
     if isinstance(target, Endpoint):
-        try:
-            return Contact(None, 0, ANY_INDEX, (target,))
-        except (ValueError, TypeError, OverflowError, AttributeError):
-            raise LocalProtocolError(
-                f"{shown(target)} cannot be measured; an Endpoint has an IP address and a port up "
-                "to 65535"
-            ) from None
+        return Contact(None, 0, ANY_INDEX, (target.checked(),))
     if isinstance(target, Contact):
         return target
     if isinstance(target, LogicalAddress) and target.las == spec.las:

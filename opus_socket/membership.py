@@ -23,7 +23,7 @@ from opus_socket.adapters.inbox import Inbox
 from opus_socket.config import OverlayConfig
 from opus_socket.core.addresses import Contact, LogicalAddress
 from opus_socket.core.buckets import Buckets, Direction, DirectionName
-from opus_socket.core.effects import Quantity
+from opus_socket.core.effects import Quantity, QuantityName
 from opus_socket.core.events import AddressChanged, ContactFailed, Event, ServiceResult, Stable
 from opus_socket.core.inquiries import Answered, Target
 from opus_socket.core.measurement import check_measurable
@@ -263,9 +263,8 @@ class Membership:
                 self._pace.hurry()
         return not blockers
 
-    async def _ask(self, target: Target, quantity: Quantity) -> Measurement:
-        member = self._check_joined()
-        check_measurable(quantity)
+    async def _ask(self, target: Target, named: Quantity | QuantityName) -> Measurement:
+        member, quantity = self._check_joined(), check_measurable(named)
         await trio.lowlevel.checkpoint_if_cancelled()
         key, asker = (target, quantity), _Asker()
         self._askers.setdefault(key, []).append(asker)

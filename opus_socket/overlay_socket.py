@@ -27,7 +27,7 @@ from opus_socket._arguments import (
 )
 from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress
 from opus_socket.core.buckets import Direction, DirectionName, Limit
-from opus_socket.core.effects import Quantity
+from opus_socket.core.effects import Quantity, QuantityName
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.node import Measurement, Mode
 from opus_socket.core.requests import Payload
@@ -313,7 +313,9 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
     # Measuring
 
     async def measure(
-        self, target: LogicalAddress | Contact | Endpoint, quantity: Quantity = Quantity.RTT
+        self,
+        target: LogicalAddress | Contact | Endpoint,
+        quantity: Quantity | QuantityName = Quantity.RTT,
     ) -> Measurement:
         """Measure the way to any member, now: the round-trip time, or how much it carries.
 
@@ -324,7 +326,7 @@ class OverlaySocket(Membership, trio.abc.ReceiveChannel[OverlayMessage]):
 
         Args:
             target: whom: a member's address, its contact, or an endpoint.
-            quantity: `Quantity.RTT`, or `Quantity.BANDWIDTH`: 19 kB are sent to learn that.
+            quantity: `rtt`, or `bandwidth`: 19 kB are sent to learn that.
 
         Returns:
             Seconds, or bytes a second; a value of None when no answer came.

@@ -32,3 +32,29 @@ def test_the_largest_rate_is_one_everywhere() -> None:
 def test_services_are_given_by_name(on: object) -> None:
     with pytest.raises(ConfigurationError, match=r"services = .* tables of services, by name"):
         ServicesConfig(on=on)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("key", "tables"),
+    [
+        ("rendezvous.hop_time", "[services.aggregation]"),
+        ("hop_time", "[services.aggregation]"),
+        ("services.coding.hop_time", "[services.aggregation]"),
+        ("emulation.heartbeat", "[node.delaunay]"),
+        ("socket.kind", "[node_adapter] or [socket_adapter]"),
+    ],
+)
+def test_a_key_that_stands_in_another_table_is_shown_there(key: str, tables: str) -> None:
+    """As one does whose table has kept its number sign, in a file made from the example."""
+    with pytest.raises(ConfigurationError) as caught:
+        OverlayConfig.from_mapping({"overlay_id": "lab", key: 1})
+    hint = f"; did you mean {tables} {key.rpartition('.')[2]}?"
+    assert f"unknown key {key} = 1" in str(caught.value)
+    assert str(caught.value).endswith(hint)
+
+
+@pytest.mark.parametrize("key", ["rendezvous.on", "rendezvous.settings", "socket.overlay_id"])
+def test_a_key_that_stands_nowhere_has_no_hint(key: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        OverlayConfig.from_mapping({"overlay_id": "lab", key: 1})
+    assert "mean" not in str(caught.value)

@@ -115,7 +115,7 @@ async def test_a_full_queue_blocks_and_nothing_is_lost(transport: str) -> None:
                 if sent % 16 == 0:
                     await trio.lowlevel.checkpoint()
         blocked = sent
-        with pytest.raises(trio.WouldBlock):
+        with pytest.raises(trio.WouldBlock, match="queue for traffic class 0 is full"):
             left.send_to_all_nowait(PAYLOAD)
         for sock in (left, middle, right):
             assert all(flow.queued < 20_000 + (1 << 17) for flow in sock.statistics().flows)

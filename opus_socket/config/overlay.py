@@ -6,7 +6,8 @@ that exists is a valid one: whatever is not allowed was one `ConfigurationError`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from os import PathLike
 from typing import Self
 
@@ -33,12 +34,13 @@ from opus_socket.core.settings import (
     Origins,
     Setting,
     Table,
+    UnknownKeyError,
     read_table,
     refused,
     setting,
     settings_of,
 )
-from opus_socket.errors import LocalProtocolError
+from opus_socket.errors import ConfigurationError, LocalProtocolError
 
 
 def _overlay_name(text: str) -> None:
@@ -172,7 +174,15 @@ class OverlayConfig(Table):
         origins: dict[str, str] = {}
         for layer in layers:
             merge(tree, layer.values, layer.origin, origins)
-        return read_table(cls, tree, cls.TABLE, origins), origins
+        try:
+            return read_table(cls, tree, cls.TABLE, origins), origins
+        except UnknownKeyError as error:
+            tables = [f"[{table}]" for table in _tables_with(error.name)]
+            if not tables:
+                raise
+            # Whoever takes the sign from a key in the example easily forgets that of its table.
+            hint = f"{error}; did you mean {' or '.join(tables)} {error.name}?"
+            raise ConfigurationError(hint) from error
 
     def evolve(self, **changes: object) -> Self:
         """A copy with other values, by key: `config.evolve(**{"rendezvous.server": "h:1"})`.
@@ -215,6 +225,18 @@ class OverlayConfig(Table):
                     value = leaf.value
                     pairs[leaf.key] = value if isinstance(value, str) else toml_value(value)
         return tuple(sorted(pairs.items()))
+
+
+def _tables_with(name: str) -> Iterator[str]:
+    """The tables that have a setting of this name, those of protocols and services among them."""
+    tables = [table for table, of in settings_of(OverlayConfig).items() if attrs.has(of.type)]
+    tables += [f"node.{each}" for each in registry.names(registry.PROTOCOLS)]
+    tables += [f"services.{each}" for each in registry.names(registry.SERVICES)]
+    for table in tables:
+        with suppress(ConfigurationError):  # a broken one has no settings that anybody could mean
+            found = find_setting(f"{table}.{name}")
+            if found is not None and found.meaning:
+                yield table
 
 
 def find_setting(key: str) -> Setting | None:

@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from opus_socket import registry
 from opus_socket.config.class_weights import class_weight, class_weights
-from opus_socket.config.endpoints import host_port, multicast_group, reachable
+from opus_socket.config.endpoints import multicast_group, reachable
 from opus_socket.config.link_limits import link_limit, parse_limit
 from opus_socket.core.addresses import MAX_ENDPOINTS, LogicalAddress
 from opus_socket.core.buckets import INTERVAL, MAX_RATE, Bandwidth, Direction, Limit
@@ -33,6 +33,7 @@ from opus_socket.core.settings import (
     table_leaves,
     unknown_key,
 )
+from opus_socket.core.texts import host_port
 from opus_socket.errors import ConfigurationError
 
 MAX_DATAGRAM = 65_507 - 16
@@ -407,7 +408,7 @@ class EmulationConfig(Table):
 
 @frozen(kw_only=True)
 class LoggingConfig(Table):
-    """`[logging]`: what the commands log, and where. The library itself sets up no logging."""
+    """`[logging]`: what the commands log, and where. In a program that is structlog's affair."""
 
     TABLE: ClassVar[str] = "logging"
 

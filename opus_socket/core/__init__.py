@@ -9,7 +9,8 @@ What machines speak of:
 - `effects`, `events`: what a step may ask for, and what an application is told.
 - `node`, `service`: the interfaces of protocols and of services; `hold`: messages that wait for
   others, to be merged.
-- `requests`: what callers hand in, checked before anything is done.
+- `texts`: addresses as people write them; `requests`: what callers hand in, checked before anything
+  is done.
 - `settings`, `setting_types`, `key_attributes`: values with unit, meaning and bounds, and those
   that all members must agree on.
 

@@ -18,6 +18,8 @@ from enum import IntEnum
 from functools import cached_property, lru_cache
 from typing import NamedTuple, Self
 
+from opus_socket.core.requests import shown
+from opus_socket.core.texts import host_port, words
 from opus_socket.errors import LocalProtocolError, RemoteProtocolError
 
 WORD_MAX = 0xFFFF_FFFF
@@ -54,6 +56,21 @@ class LogicalAddress(tuple[int, ...]):
                 "one to four whole numbers from 0 to 4294967295 are allowed"
             )
         return address
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The address that is written as `x,y`, as `str` writes it.
+
+        Raises:
+            LocalProtocolError: no such text, or no such address.
+        """
+        try:
+            return cls(words(text))
+        except (ValueError, AttributeError):
+            raise LocalProtocolError(
+                f"not a logical address: {shown(text)}; whole numbers separated by commas are "
+                "allowed, such as '12,40'"
+            ) from None
 
     @classmethod
     def everybody(cls, las: int) -> Self:
@@ -100,6 +117,9 @@ class LogicalAddress(tuple[int, ...]):
         return ",".join(map(str, self))
 
 
+_ENDPOINT = "an IP address (no name) and a port from 1 to 65535"
+
+
 class Use(IntEnum):
     """What an endpoint's port is for."""
 
@@ -131,6 +151,38 @@ class Endpoint(NamedTuple):
     host: str
     port: int
     use: Use = Use.BOTH
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """The endpoint that is written as `192.0.2.1:8081` or `[2001:db8::1]:8081`, as `str` writes
+        it; for whatever adapters there are.
+
+        Raises:
+            LocalProtocolError: no such text; a name, which nobody resolves here; port 0.
+        """
+        try:
+            host, port = host_port(text)
+            return cls(host, port).checked()
+        except (ValueError, TypeError):
+            raise LocalProtocolError(
+                f"not an endpoint: {shown(text)}; {_ENDPOINT} are allowed, such as "
+                "'192.0.2.1:8081' or '[2001:db8::1]:8081'"
+            ) from None
+
+    def checked(self) -> Endpoint:
+        """This very endpoint, if it is one.
+
+        Raises:
+            LocalProtocolError: its host is no IP address in its canonical form, or its port none.
+        """
+        try:
+            good = Endpoint.from_wire(self.wire) == self
+        except (ValueError, TypeError, AttributeError, OverflowError, RemoteProtocolError):
+            good = False
+        if not good:
+            place = shown(tuple(self[:2]))
+            raise LocalProtocolError(f"{place} is no endpoint; {_ENDPOINT} are allowed")
+        return self
 
     @property
     def wire(self) -> bytes:

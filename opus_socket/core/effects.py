@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum, StrEnum
+from typing import Literal
 
 from attrs import define
 
@@ -55,6 +56,10 @@ class Quantity(StrEnum):
     SENT = "sent"
     RECEIVED = "received"
     LOST = "lost"
+
+
+QuantityName = Literal["rtt", "bandwidth"]
+"""What is measured on request, as callers may write it."""
 
 
 @define(eq=False)

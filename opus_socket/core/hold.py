@@ -186,6 +186,9 @@ class HoldTable(Generic[Held]):
 class Merge(Service):
     """A handler that merges messages of one key into others.
 
+    What it sends in their place is a message of the member where they were merged, which is its
+    source; who sent the parts is for the payload to say.
+
     Args:
         key: of a message that arrives; None for one that is to pass untouched.
         merge: asked whenever a message joined its group; given the group in the order of

@@ -30,6 +30,7 @@ from opus_socket.core.addresses import Contact
 from opus_socket.core.effects import DriverEffect, Kind, Quantity, Transmit
 from opus_socket.core.limiter import SourceLimiter
 from opus_socket.core.node import Measurement
+from opus_socket.core.requests import shown
 from opus_socket.core.timers import Timers
 from opus_socket.core.wire import U64, Codec, ProtocolMessage
 from opus_socket.errors import LocalProtocolError, RemoteProtocolError
@@ -279,17 +280,18 @@ class Meter:
         return (Measured(contact, Measurement(quantity, value)),)
 
 
-def check_measurable(quantity: object) -> None:
-    """See that a quantity can be measured on request.
+def check_measurable(quantity: object) -> Quantity:
+    """The quantity that a caller names, if it can be measured on request.
 
     Raises:
         LocalProtocolError: it cannot.
     """
-    if not isinstance(quantity, Quantity) or quantity not in _MEASURED:
+    if not isinstance(quantity, str) or quantity not in _MEASURED:
         raise LocalProtocolError(
-            f"{quantity!r} cannot be measured on request; allowed: "
-            + ", ".join(repr(each) for each in _MEASURED)
+            f"{shown(quantity)} cannot be measured on request; allowed: "
+            + ", ".join(repr(each.value) for each in _MEASURED)
         )
+    return Quantity(quantity)
 
 
 def _dispersion(measured: _Open) -> float:

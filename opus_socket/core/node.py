@@ -181,15 +181,6 @@ class NodeContext:
     rng: Random
 
 
-def _parse_words(text: str) -> LogicalAddress:
-    try:
-        return LogicalAddress(int(word) for word in text.split(","))
-    except ValueError:
-        raise LocalProtocolError(
-            f"not a logical address: {text!r}; whole numbers separated by commas are allowed"
-        ) from None
-
-
 @frozen
 class ProtocolSpec:
     """What a protocol's package declares as `SPEC`, under the entry point group
@@ -212,5 +203,5 @@ class ProtocolSpec:
     settings: type[Any]
     messages: tuple[type[ProtocolMessage], ...]
     create: Callable[[NodeContext, Any], Node]
-    parse_address: Callable[[str], LogicalAddress] = _parse_words
+    parse_address: Callable[[str], LogicalAddress] = LogicalAddress.parse
     format_address: Callable[[LogicalAddress], str] = str

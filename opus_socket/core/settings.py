@@ -324,18 +324,31 @@ def refused(
     )
 
 
+class UnknownKeyError(ConfigurationError):
+    """A table has no such key.
+
+    Attributes:
+        name: the key, without its table.
+    """
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.name = name
+
+
 def unknown_key(
     key: str, value: object, known: Iterable[str], origins: Origins | None = None
-) -> ConfigurationError:
+) -> UnknownKeyError:
     """The error for a key that its table does not have, with the closest that it has."""
     table, _, name = key.rpartition(".")
     known = tuple(known)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     place = f"[{table}]" if table else "the top level"
-    return ConfigurationError(
+    return UnknownKeyError(
         f"{prefix_of(key, origins)}unknown key {key} = {shown(value)}{hint}; "
-        f"allowed in {place}: {', '.join(known)}"
+        f"allowed in {place}: {', '.join(known)}",
+        name,
     )
 
 

@@ -11,7 +11,8 @@ as soon as the packets at hand determine it. So a lost generation blocks only it
     async for block in coding.results(Block):
         print(block.generation, block.index, block.data)
 
-Packets go to neighbors, one hop each, best effort. What is held waits for two seconds at most;
+Packets go to neighbors, one hop each, best effort; those of a branch to somebody else are counted
+(`astray`) and go nowhere. What is held waits for two seconds at most;
 then it goes on uncombined, which wherever it arrives is as good as any other packet.
 
 Source: iOverlay, section 3.1; generations and limits are ours.
@@ -145,6 +146,7 @@ class FlowStatistics:
         lost: generations that were given up before that.
         sent: packets sent, once for each neighbor.
         repeated: packets not sent to a neighbor, which they would have told nothing new.
+        astray: packets not sent because their branch leads to nobody who is a neighbor now.
         held: what waits to be combined, for each neighbor that is sent combinations.
     """
 
@@ -158,6 +160,7 @@ class FlowStatistics:
     lost: int
     sent: int
     repeated: int
+    astray: int
     held: Mapping[LogicalAddress, HoldStatistics]
 
 
@@ -188,6 +191,7 @@ class _Counts:
     lost: int = 0
     sent: int = 0
     repeated: int = 0
+    astray: int = 0
 
 
 @define(eq=False)
@@ -350,11 +354,15 @@ class Coding(Service):
     def _emit(
         self, work: _Work, outlet: Outlet, packets: Sequence[Packet], out: list[ServiceEffect]
     ) -> None:
+        to = outlet.branch.to
+        if not any(each.address == to for each in self.context.place.neighbors):
+            work.counts.astray += len(packets)
+            return
         new = outlet.select(packets)
         work.counts.repeated += len(packets) - len(new)
         if new:
             work.counts.sent += len(new)
-            out.append(to_neighbor([packet.wire for packet in new], outlet.branch.to))
+            out.append(to_neighbor([packet.wire for packet in new], to))
 
     def _let_go(self, release: Callable[[Outlet], Sequence[Packet]]) -> ServiceEffects:
         """Send on what the tables release, uncombined."""

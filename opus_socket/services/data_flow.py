@@ -57,7 +57,7 @@ class Branch:
     """What one neighbor is sent.
 
     Attributes:
-        to: the neighbor.
+        to: the neighbor; while it is none nothing goes there, and is counted as `astray`.
         rule: what goes through.
         part: which part, from 0; for STREAM and HALF.
         parts: how many parts there are, or how many packets make one, 1 to 64. No more packets of

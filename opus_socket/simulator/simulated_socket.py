@@ -9,10 +9,11 @@ from __future__ import annotations
 from attrs import define
 
 from opus_socket._arguments import check_address, check_handler, check_target
-from opus_socket.core.addresses import LogicalAddress
+from opus_socket.core.addresses import Endpoint, LogicalAddress
 from opus_socket.core.buckets import Direction, DirectionName, Limit
-from opus_socket.core.effects import Quantity
+from opus_socket.core.effects import Quantity, QuantityName
 from opus_socket.core.inquiries import Target
+from opus_socket.core.measurement import check_measurable
 from opus_socket.core.node import Mode
 from opus_socket.core.overlay import CoreStatistics, OverlayCore
 from opus_socket.core.service import Scope, Service
@@ -84,10 +85,13 @@ class SimulatedSocket(SimulatedMember):
         """Send to the member that is responsible for a key; returns the message's identity."""
         return self._originate(payload, Mode.ANYCAST, key)
 
-    def measure(self, target: Target, quantity: Quantity = Quantity.RTT) -> None:
+    def measure(
+        self, target: Target | Endpoint, quantity: Quantity | QuantityName = Quantity.RTT
+    ) -> None:
         """Measure the way to a member; the result is added to `answers` when it is there."""
         core, now = self._running(), self._underlay.schedule.now
-        self._perform(core.measure(check_target(self.settings.spec, target), quantity, now))
+        whom = check_target(self.settings.spec, target)
+        self._perform(core.measure(whom, check_measurable(quantity), now))
         self._settle()
 
     def ask(self, service: str, request: object) -> None:

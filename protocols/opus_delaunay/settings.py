@@ -27,13 +27,13 @@ def parse_address(text: str) -> LogicalAddress:
     Raises:
         LocalProtocolError: not two whole numbers from 0 to 4294967294.
     """
-    words = text.split(",")
-    if len(words) != 2 or not all(w.strip().isascii() and w.strip().isdigit() for w in words):
+    try:
+        address = LogicalAddress.parse(text)
+    except LocalProtocolError:
+        raise LocalProtocolError(f"not Delaunay coordinates: {text!r}; {_ALLOWED}") from None
+    if len(address) != 2 or WORD_MAX in address:
         raise LocalProtocolError(f"not Delaunay coordinates: {text!r}; {_ALLOWED}")
-    x, y = map(int, words)
-    if max(x, y) >= WORD_MAX:
-        raise LocalProtocolError(f"Delaunay coordinates out of range: {text!r}; {_ALLOWED}")
-    return LogicalAddress((x, y))
+    return address
 
 
 def is_drawn(coordinates: str) -> bool:

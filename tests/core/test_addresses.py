@@ -41,6 +41,47 @@ def read_contact(data: bytes) -> Contact | None:
         return {"bad_contact": None, "bad_address": None, "bad_endpoint": None}[error.kind]
 
 
+@given(words, endpoints)
+def test_what_is_printed_is_read(values: list[int], endpoint: Endpoint) -> None:
+    address = LogicalAddress(values)
+    assert LogicalAddress.parse(str(address)) == address
+    assert LogicalAddress.parse(" , ".join(map(str, values))) == address
+    assert Endpoint.parse(str(endpoint)) == endpoint._replace(use=Use.BOTH)
+    assert endpoint.checked() is endpoint
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "1,", "-1", "1.5", "1_0", "1,2,3,4,5", "4294967296", "9" * 5000, "²", None]
+)
+def test_a_text_that_is_no_logical_address_is_refused(text: str) -> None:
+    with pytest.raises(LocalProtocolError, match=r"not a logical address.*whole numbers"):
+        LogicalAddress.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "localhost:9", "1.2.3.4", "1.2.3.4:0", "1.2.3.4:65536", "::1:9", "[::1]", None]
+)
+def test_a_text_that_is_no_endpoint_is_refused(text: str) -> None:
+    with pytest.raises(LocalProtocolError, match=r"no endpoint|not an endpoint"):
+        Endpoint.parse(text)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        Endpoint("localhost", 9),
+        Endpoint("::01", 9),
+        Endpoint("1.2.3.4", 0),
+        Endpoint("1.2.3.4", 1 << 16),
+        Endpoint(1, 2),  # type: ignore[arg-type]
+        Endpoint("1.2.3.4", "2"),  # type: ignore[arg-type]
+    ],
+)
+def test_an_endpoint_that_cannot_be_one_is_refused(endpoint: Endpoint) -> None:
+    with pytest.raises(LocalProtocolError, match=r"an IP address .no name. and a port"):
+        endpoint.checked()
+
+
 @given(words)
 def test_logical_addresses_come_back(values: list[int]) -> None:
     """from_wire(wire) is the address; on the wire it is its words in network order."""

@@ -141,7 +141,7 @@ def test_any_bytes_are_refused(body: bytes) -> None:
 def test_what_is_not_measured_on_request_is_refused() -> None:
     mine = Inquiries(Random(1))
     with pytest.raises(LocalProtocolError, match="bandwidth"):
-        mine.ask(at(2), None, "rtt", 0.0)  # type: ignore[arg-type]
+        mine.ask(at(2), None, "lost", 0.0)  # type: ignore[arg-type]
     assert mine.next_deadline == float("inf")
 
 

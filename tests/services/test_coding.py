@@ -254,6 +254,18 @@ def test_mixing_two_ways_through_random_factors() -> None:
     assert blocks(members["D"]).items() <= expected(members["A"], DATA).items()
 
 
+def test_what_a_branch_to_somebody_else_would_take_is_counted() -> None:
+    simulator, members = simulated()
+    branches = Branch(ADDRESSES["G"]), Branch(LogicalAddress((7, 7))), Branch(ADDRESSES["B"])
+    assert ADDRESSES["G"] not in members["A"].neighbors
+    members["A"].ask("coding", Flow(APP, branches))
+    members["A"].ask("coding", Send(APP, DATA[:4]))
+    told = figures(members["A"])
+    assert (told.sent, told.astray) == (4, 8)
+    settle(simulator, 1.0)
+    assert figures(members["A"]) == told
+
+
 def test_packets_that_go_in_a_circle_end() -> None:
     simulator, members = simulated(["A", "B", "C", "D"])
     to = ADDRESSES

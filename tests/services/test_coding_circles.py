@@ -48,7 +48,8 @@ class Coders:
         machines = {}
         for number, flow in flows.items():
             contact: Contact = contact_of(member(number))
-            context = ServiceContext(contact, Random(number), lone(number), 10_000)
+            others = [other for other in flows if other != number]
+            context = ServiceContext(contact, Random(number), lone(number, *others), 10_000)
             machines[number] = Coding(CodingSettings(generation=SIZE), context)
             assert machines[number].ask(flow, 0.0) == []
         return cls(machines, {number: set() for number in machines})
