@@ -301,6 +301,11 @@ class Loop:
         self._feeders.append(feeder)
         self.wake()
 
+    def run_soon(self, feeder: Feeder) -> None:
+        """It can feed its outputs again, and comes before all that wait but the next."""
+        self._feeders.insert(1, feeder)
+        self.wake()
+
     def flush_later(self, writer: Writer) -> None:
         """It has something to write at the next flush."""
         self._writers.append(writer)

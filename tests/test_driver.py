@@ -387,6 +387,31 @@ async def test_hand_over_of_control_is_bounded(
     assert b.core.statistics().received["measurement"] == 5
 
 
+async def test_control_is_handed_over_however_many_feed_others(bench: Bench) -> None:
+    """It has its turn after each of those who have always something to hand over."""
+    port = bench.port()
+    a, b = bench.member(port), bench.member(port)
+    await bench.until(lambda: a.core.stable and b.core.stable)
+    heard_after: list[int] = []
+    runs = 0
+
+    @define(eq=False)
+    class Busy:
+        def run(self) -> None:
+            nonlocal runs
+            runs += 1
+            if not heard_after and b.core.statistics().received.get("measurement"):
+                heard_after.append(runs)
+            if runs < 1000:
+                bench.host.run_later(self)
+
+    for _ in range(100):
+        bench.host.run_later(Busy())
+    bench.host.perform(a, [Transmit(b.core.contact, Kind.MEASUREMENT, b"x")] * 3)
+    await bench.until(lambda: runs >= 1000)
+    assert heard_after == [2]
+
+
 async def test_a_protocol_message_is_handed_over_as_it_is(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

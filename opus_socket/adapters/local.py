@@ -12,7 +12,7 @@ from typing import Protocol
 
 from attrs import define, field
 
-from opus_socket.adapters.base import Route, Switchboard
+from opus_socket.adapters.base import Feeder, Route, Switchboard
 from opus_socket.adapters.flow import Intake, Output
 from opus_socket.adapters.turns import CLASS_TURN, ROUTE_TURN, Turns
 from opus_socket.core.addresses import Contact
@@ -40,10 +40,14 @@ class Household(Switchboard, Protocol):
     def hear(self, route: Route, message: ProtocolMessage, sender: Contact) -> None:
         """A protocol message came from one of its members, as it was sent."""
 
+    def run_soon(self, feeder: Feeder) -> None:
+        """As `run_later`, but before all that wait except the next."""
+
 
 @define(eq=False, repr=False)
 class LocalMessages:
-    """Protocol, rendezvous and measurement messages between members of one host.
+    """Protocol, rendezvous and measurement messages between members of one host. However many
+    feed others with overlay messages, these have their turn after each of them.
 
     Args:
         host: where they live.
@@ -64,11 +68,11 @@ class LocalMessages:
         self._queue.append((route, kind, body, sender))
         if not self._listed:
             self._listed = True
-            self.host.run_later(self)
+            self.host.run_soon(self)
         return True
 
     def run(self) -> None:
-        """Hand over some of them; the rest comes after what others have to hand over."""
+        """Hand over some of them; the rest comes after whoever has to hand over next."""
         self._listed = False
         queue = self._queue
         host = self.host
@@ -80,7 +84,7 @@ class LocalMessages:
                 host.message(route, kind, body, sender)
         if queue and not self._listed:
             self._listed = True
-            self.host.run_later(self)
+            self.host.run_soon(self)
 
 
 @define(eq=False, repr=False)
