@@ -6,9 +6,16 @@ one waits, this one is finished as soon as the simulation has run far enough.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from attrs import define
 
-from opus_socket._arguments import check_address, check_handler, check_target
+from opus_socket._arguments import (
+    check_address,
+    check_handler,
+    check_target,
+    check_traffic_class,
+)
 from opus_socket.core.addresses import Endpoint, LogicalAddress
 from opus_socket.core.buckets import Direction, DirectionName, Limit
 from opus_socket.core.effects import Quantity, QuantityName
@@ -16,6 +23,7 @@ from opus_socket.core.inquiries import Target
 from opus_socket.core.measurement import check_measurable
 from opus_socket.core.node import Mode
 from opus_socket.core.overlay import CoreStatistics, OverlayCore
+from opus_socket.core.requests import Payload, check_payloads
 from opus_socket.core.service import Scope, Service
 from opus_socket.errors import LocalProtocolError, NotJoinedError
 from opus_socket.simulator.member import SimulatedMember
@@ -69,21 +77,38 @@ class SimulatedSocket(SimulatedMember):
         self._emulation.move()
         self._settle()
 
-    def send_to_all(self, payload: bytes) -> tuple[int, int]:
+    def send_to_all(self, payload: Payload, *, traffic_class: int = 0) -> tuple[int, int]:
         """Multicast to every other member; returns the message's identity."""
-        return self._originate(payload, Mode.MULTICAST, None)
+        return self._originate([payload], Mode.MULTICAST, None, traffic_class)
 
-    def send(self, destination: LogicalAddress, payload: bytes) -> tuple[int, int]:
+    def send_batch(
+        self,
+        payloads: Sequence[Payload],
+        *,
+        to: LogicalAddress | None = None,
+        traffic_class: int = 0,
+    ) -> tuple[int, int]:
+        """Send many messages at once, at least one: to one member, or to all others by default.
+        Returns the identity of the first; those of the others follow it.
+        """
+        mode = Mode.MULTICAST if to is None else Mode.UNICAST
+        return self._originate(payloads, mode, to, traffic_class)
+
+    def send(
+        self, destination: LogicalAddress, payload: Payload, *, traffic_class: int = 0
+    ) -> tuple[int, int]:
         """Send to one member; returns the message's identity."""
-        return self._originate(payload, Mode.UNICAST, destination)
+        return self._originate([payload], Mode.UNICAST, destination, traffic_class)
 
-    def send_flood(self, payload: bytes) -> tuple[int, int]:
+    def send_flood(self, payload: Payload, *, traffic_class: int = 0) -> tuple[int, int]:
         """Send to every other member over every link; returns the message's identity."""
-        return self._originate(payload, Mode.FLOOD, None)
+        return self._originate([payload], Mode.FLOOD, None, traffic_class)
 
-    def send_anycast(self, key: LogicalAddress, payload: bytes) -> tuple[int, int]:
+    def send_anycast(
+        self, key: LogicalAddress, payload: Payload, *, traffic_class: int = 0
+    ) -> tuple[int, int]:
         """Send to the member that is responsible for a key; returns the message's identity."""
-        return self._originate(payload, Mode.ANYCAST, key)
+        return self._originate([payload], Mode.ANYCAST, key, traffic_class)
 
     def measure(
         self, target: Target | Endpoint, quantity: Quantity | QuantityName = Quantity.RTT
@@ -122,11 +147,22 @@ class SimulatedSocket(SimulatedMember):
 
     # Inside
 
-    def _originate(self, payload: bytes, mode: Mode, key: LogicalAddress | None) -> tuple[int, int]:
-        core = self._running()
+    def _originate(
+        self,
+        payloads: Sequence[Payload],
+        mode: Mode,
+        key: LogicalAddress | None,
+        traffic_class: int,
+    ) -> tuple[int, int]:
+        core, number = self._running(), check_traffic_class(traffic_class)
         if not self.joined:
             raise NotJoinedError(f"member {self.number} has not joined")
-        dispatch = core.originate([payload], mode, key, self._underlay.schedule.now)
+        if key is not None:
+            check_address(self.settings.spec, key)
+        owned, now = check_payloads(payloads), self._underlay.schedule.now
+        if not owned:
+            raise LocalProtocolError("no payloads; a simulated batch has one at least")
+        dispatch = core.originate(owned, mode, key, now, traffic_class=number)
         self._forward(dispatch)
         self._settle()
         assert dispatch.first_id is not None, "whatever is originated has an identity"
