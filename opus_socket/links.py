@@ -138,13 +138,13 @@ class Links:
     def _look_around(self) -> None:
         self._looking = False
         now = self.home.now()
-        members = list(self.home.members.values())
-        for member in members:
-            for output in member.outputs():
+        looked_at = [(member, member.outputs()) for member in self.home.members.values()]
+        for _, outputs in looked_at:
+            for output in outputs:
                 if output.closed:
                     spread(output, now)
-        for member in members:
-            for output in member.outputs():
+        for member, outputs in looked_at:
+            for output in outputs:
                 if output.queued and output.overdue(now):
                     link = next((k for k in member.links.values() if k.output is output), None)
                     if link is not None:
