@@ -110,8 +110,8 @@ class _Hosting:
     @property
     def _dropped(self) -> int:
         """Messages that members had to drop because somebody took nothing or had no room."""
-        flows = [flow for sock in self.joined for flow in sock.statistics().flows]
-        return sum(flow.dropped for flow in flows)
+        lost = [each for sock in self.joined for each in sock.statistics().dropped.values()]
+        return sum(each.messages for each in lost)
 
     async def _live(
         self, sock: OverlaySocket, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
