@@ -17,10 +17,16 @@ from opus_socket.core.addresses import Contact, Endpoint, LogicalAddress
 from opus_socket.core.buckets import Bandwidth, Buckets, Direction, Limit
 from opus_socket.core.message import OverlayMessage
 from opus_socket.core.parcel import Frames
+from opus_socket.core.shaper import SHARE
 
 NEIGHBORS = [LogicalAddress((number, 4)) for number in range(3)]
 SENDER = contact(Endpoint("127.0.0.1", 9))
 BOUNDS = FlowSettings(1 << 18)
+IN, OUT, TOTAL = Direction.IN, Direction.OUT, Direction.TOTAL
+RATE = 100_000
+DEPTH = RATE // 10
+PART = DEPTH // SHARE
+FRAME = len(frame(bytes(1_000)))
 
 
 @define(eq=False)

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from board import ROUTE, Board, contact, frame, turn_until
 from emulated_board import (
     BOUNDS,
+    DEPTH,
+    FRAME,
     NEIGHBORS,
+    OUT,
+    PART,
+    RATE,
+    TOTAL,
     EmulatedBoard,
     bring,
     feed,
@@ -28,16 +34,9 @@ from opus_socket.adapters.flow import Intake, Output, Overflow
 from opus_socket.adapters.pool import TcpLink
 from opus_socket.adapters.udp import UdpLink, UdpPort, bind
 from opus_socket.core.addresses import Endpoint
-from opus_socket.core.buckets import Direction, Limit
+from opus_socket.core.buckets import Limit
 from opus_socket.core.effects import Kind
-from opus_socket.core.shaper import QUANTUM, SHARE
-
-IN, OUT, TOTAL = Direction.IN, Direction.OUT, Direction.TOTAL
-RATE = 100_000
-DEPTH = RATE // 10
-PART = DEPTH // SHARE
-FRAME = len(frame(bytes(1_000)))
-
+from opus_socket.core.shaper import QUANTUM
 
 # On its way out
 

@@ -10,8 +10,14 @@ import pytest
 
 from board import LANE, TAG, Board, contact, frame, turn_until
 from emulated_board import (
+    DEPTH,
+    FRAME,
+    IN,
     NEIGHBORS,
+    PART,
+    RATE,
     SENDER,
+    TOTAL,
     EmulatedBoard,
     bring,
     feed,
@@ -24,15 +30,9 @@ from opus_socket.adapters.base import Lane, Route
 from opus_socket.adapters.flow import FlowSettings, Intake
 from opus_socket.adapters.pool import TcpLink
 from opus_socket.core.addresses import Endpoint, LogicalAddress
-from opus_socket.core.buckets import Direction, Limit
+from opus_socket.core.buckets import Limit
 from opus_socket.core.message import OverlayMessage
-from opus_socket.core.shaper import QUANTUM, SHARE
-
-IN, OUT, TOTAL = Direction.IN, Direction.OUT, Direction.TOTAL
-RATE = 100_000
-DEPTH = RATE // 10
-PART = DEPTH // SHARE
-FRAME = len(frame(bytes(1_000)))
+from opus_socket.core.shaper import QUANTUM
 
 
 def test_what_comes_in_waits_behind_a_gate(here: EmulatedBoard) -> None:
